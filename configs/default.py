@@ -1,0 +1,75 @@
+"""Every setting there is. Other configs override a few; so does the command line.
+
+For example: python run_train.py --config=configs/fcn8s.py --config.batch_size=8
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """A modern recipe for PASCAL VOC2012, as far as the variants share it."""
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # Of the initial weights, the order of the images, and dropout.
+    config.batch_size = 16  # Images a step, all devices together (must divide evenly).
+    config.accumulation_steps = 1  # Parts that a batch is worked through in.
+    config.num_steps = 30_000  # Optimization steps of the whole run.
+    config.trainable = ".*"  # Parameters that train: a pattern, e.g. "decoder/".
+
+    config.log_every = 50  # Steps.
+    config.eval_every = 2_000  # Steps between scorings of the whole validation split.
+    config.eval_batch_size = 16  # Images at a time, all devices together.
+    config.checkpoint_every = 1_000  # Steps; also saved at every scoring.
+    config.num_overlays = 8  # Validation images drawn at every scoring.
+    config.compilation_cache = "~/.cache/fcn_jax/xla"  # Folder, or "" for none.
+
+    config.data = data = ml_collections.ConfigDict()
+    data.name = "voc"  # voc, folder or shapes.
+    data.source = ""  # Folder or archive to build from; "": download (voc).
+    data.dir = "data"  # Folder in which prepared data live.
+    data.image_dir = "images"  # folder: two parallel folders in `source`, ...
+    data.mask_dir = "masks"  # ... where it is not in VOC layout.
+    data.val_fraction = 0.2  # folder: share of validation images, for two folders.
+    data.split_seed = 0  # folder: of the random choice of those.
+    data.train_split = "train"  # Split that is trained on.
+    data.val_split = "val"  # Split that is scored during training.
+    data.image_scale = 1.0  # Images are worked on at this scale, scored at their own.
+    data.num_workers = 0  # Reading processes; 0: threads of the main process only.
+    data.num_threads = 4  # Reading threads in each process that reads.
+
+    config.augment = augment = ml_collections.ConfigDict()
+    augment.crop = (512, 512)  # Height and width of training images, in pixels.
+    augment.scale = (0.5, 2.0)  # Range of the random scale, on top of image_scale.
+    augment.flip = True  # Left-right, for half the images.
+    augment.photometric = True  # Random brightness, contrast, saturation and hue.
+
+    config.model = model = ml_collections.ConfigDict()
+    model.stride = 8  # 32, 16 or 8: FCN-32s, FCN-16s, FCN-8s.
+    model.depth = 16  # VGG-11, 13, 16 or 19.
+    model.width = 1.0  # Factor on all channel counts.
+    model.batch_norm = False  # After every convolution up to conv5.
+    model.dropout = 0.5  # Rate after fc6 and fc7.
+    model.upsampling = "bilinear"  # Transposed convolution: bilinear (frozen) or
+    #                                learned; or resize (bilinear, edges replicated).
+    model.score_init = "zeros"  # Score layers: zeros (the paper's) or lecun_normal.
+    model.geometry = "same"  # Sizes are divided rounding up.
+    model.mean = (123.675, 116.28, 103.53)  # RGB, subtracted from 0-255.
+    model.std = (58.395, 57.12, 57.375)  # RGB, divided by.
+    model.remat = False  # Recompute activations: less memory, more time.
+    model.dtype = "auto"  # Activations: float32, bfloat16, auto (by the device).
+
+    config.loss = loss = ml_collections.ConfigDict()
+    loss.class_weights = ""  # "", "median_frequency", or "1,0.5,..." for each class.
+    loss.label_smoothing = 0.0  # Share of the target spread over all classes.
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.name = "sgd"  # sgd, adam or adamw.
+    optimizer.learning_rate = 0.01  # Peak; for the mean loss of labelled pixels.
+    optimizer.momentum = 0.9  # Of sgd.
+    optimizer.weight_decay = 5e-4  # On kernels only.
+    optimizer.clip_norm = 0.0  # Highest norm of the gradient; 0: no limit.
+    optimizer.schedule = "poly"  # poly, cosine or constant.
+    optimizer.power = 0.9  # Of poly.
+    optimizer.warmup_steps = 500  # Linear, from 0.
+
+    return config

@@ -1,0 +1,26 @@
+"""A small FCN-8s on generated shapes: minutes on a laptop's CPU, no download."""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """To be run first: shows that the installation works."""
+    config = default.get_config()
+    config.data.name = "shapes"
+    config.augment.crop = (96, 96)
+    config.augment.scale = (0.75, 1.5)
+    config.model.depth = 11
+    config.model.width = 0.25
+    config.model.batch_norm = True
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.weight_decay = 1e-2
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.num_steps = 1_000
+    config.log_every = 50
+    config.eval_every = 500
+    config.checkpoint_every = 250
+    return config

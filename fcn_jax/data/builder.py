@@ -1,0 +1,333 @@
+"""Builds prepared data sets: pairs of files in, checked records in ArrayRecord out.
+
+`folder.scan`, `voc.scan` and `shapes.scan` list the pairs and make a
+`SegmentationConfig` of them; `prepare` reads, checks, counts and stores them, once.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from absl import logging
+from array_record.python import array_record_module
+from PIL import Image
+
+from fcn_jax.data import files as files_lib
+from fcn_jax.data import images, labels
+from fcn_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """An image and its mask.
+
+    Attributes:
+        name: The record's name.
+        image: The image's file name.
+        mask: The mask's file name.
+    """
+
+    name: str
+    image: str
+    mask: str
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class SegmentationConfig(tfds.core.BuilderConfig):
+    """What a data set is built from; its name is that of the prepared set.
+
+    Attributes:
+        files: Has the items' files.
+        splits: The items of each split.
+        class_names: The classes, by id.
+        palette: uint8 [256, 3]; None: the first mask's, or PASCAL VOC's.
+    """
+
+    files: files_lib.Files
+    splits: Mapping[str, Sequence[Item]]
+    class_names: tuple[str, ...]
+    palette: np.ndarray | None = None
+
+
+def make_config(
+    source: str | pathlib.Path,
+    files: files_lib.Files,
+    splits: Mapping[str, Sequence[Item]],
+    class_names: Sequence[str],
+    palette: np.ndarray | None = None,
+) -> SegmentationConfig:
+    """Returns a config named after the source and all that the result depends on.
+
+    The name has the source's own name, a hash of its path, and a hash of the splits,
+    the class names and the size and time of every file. Other sources, and a source
+    that changed, thus have another name and another prepared set.
+    """
+    path = pathlib.Path(source).expanduser().absolute()
+    content = {
+        "splits": {k: [dataclasses.astuple(i) for i in v] for k, v in splits.items()},
+        "class_names": list(class_names),
+        "palette": None if palette is None else palette.tolist(),
+        "files": [
+            files.stat(name)
+            for items in splits.values()
+            for item in items
+            for name in (item.image, item.mask)
+        ],
+    }
+    stem = re.sub(r"[^A-Za-z0-9]+", "_", path.name)[:40]
+    name = f"{stem}-{_hash(str(path))}-{_hash(json.dumps(content))}"
+    return SegmentationConfig(
+        name=name,
+        description=f"Built from {path}.",
+        files=files,
+        splits=splits,
+        class_names=tuple(class_names),
+        palette=palette,
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+
+
+class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
+    """Semantic segmentation: RGB images and masks of class ids, 255 for void.
+
+    Images are RGB JPEG or PNG, masks grey PNG. The metadata hold what `datasets` needs
+    to open the set: "class_names", "palette" and the statistics of each of "splits".
+    """
+
+    name = "segmentation"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    url_infos = {}  # TFDS downloads nothing, so has no list of checksums to look for.
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "mask": tfds.features.Image(shape=(None, None, 1)),
+                    "name": tfds.features.Text(),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        self.info.metadata["class_names"] = list(self.builder_config.class_names)
+        self.info.metadata["splits"] = {}
+        return {name: self._generate_examples(name) for name in self._items}
+
+    @property
+    def _items(self) -> Mapping[str, Sequence[Item]]:
+        return self.builder_config.splits
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        """Yields the checked examples of a split and then stores its statistics."""
+        config, metadata = self.builder_config, self.info.metadata
+        counts = np.zeros(len(config.class_names), np.int64)
+        image_counts, max_size = np.zeros_like(counts), np.zeros(2, np.int64)
+        bar = tqdm.tqdm(self._items[split], f"Preparing {split}", unit=" images")
+        for index, item in enumerate(bar):
+            image, mask = (config.files.read(name) for name in (item.image, item.mask))
+            if "palette" not in metadata:
+                palette = _palette(mask) if config.palette is None else config.palette
+                metadata["palette"] = palette.tolist()
+            example, ids = _check_pair(item, image, mask, len(counts))
+            labelled = np.bincount(ids.ravel(), minlength=256)[: len(counts)]
+            counts += labelled
+            image_counts += np.where(labelled > 0, labelled.sum(), 0)
+            max_size = np.maximum(max_size, ids.shape)
+            yield index, example
+        metadata["splits"][split] = {
+            "pixel_counts": counts.tolist(),
+            "image_pixel_counts": image_counts.tolist(),
+            "max_size": max_size.tolist(),
+        }
+
+    def _generate_splits(self, dl_manager, download_config) -> list:
+        # TFDS's own way is to hold a whole split in memory first, and from 1 GB on it
+        # needs TensorFlow to put that on disk. Here record after record is written.
+        del download_config
+        features, infos = self.info.features, []
+        for split, examples in self._split_generators(dl_manager).items():
+            file = self._get_filename_template(split)
+            path = file.sharded_filepath(shard_index=0, num_shards=1)
+            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            num_examples = num_bytes = 0
+            for _, example in examples:
+                record = features.serialize_example(features.encode_example(example))
+                writer.write(record)
+                num_examples += 1
+                num_bytes += len(record)
+            writer.close()
+            infos.append(
+                tfds.core.SplitInfo(
+                    name=split,
+                    shard_lengths=[num_examples],
+                    num_bytes=num_bytes,
+                    filename_template=file,
+                )
+            )
+        return infos
+
+
+def _check_pair(
+    item: Item, image_file: bytes, mask_file: bytes, num_classes: int
+) -> tuple[dict, np.ndarray]:
+    """Returns the example to store and its class ids, uint8 [h, w]."""
+    image = images.read_image(image_file, item.image)
+    ids = images.read_mask(mask_file, item.mask)
+    if image.shape[:2] != ids.shape:
+        raise UserError(
+            f"The mask {item.mask} is {_size(ids)} pixels but its image {item.image} "
+            f"is {_size(image)}; they must be equal. Make the mask anew, or resize it "
+            "without interpolation."
+        )
+    bad = (ids >= num_classes) & (ids != labels.IGNORE)
+    if bad.any():
+        y, x = np.argwhere(bad)[0].tolist()
+        raise UserError(
+            f"The mask {item.mask} has the value {ids[y, x]} at column {x}, row {y}; "
+            f"with {num_classes} classes the values must be 0 to {num_classes - 1}, "
+            f"or {labels.IGNORE} for void. Correct the mask or the list of classes."
+        )
+    # A JPEG is stored as it is: to encode it again would cost quality or space.
+    plain = images.is_plain_rgb_jpeg(image_file)
+    example = {
+        "image": io.BytesIO(image_file if plain else images.encode_png(image)),
+        "mask": io.BytesIO(images.encode_png(ids)),
+        "name": item.name,
+    }
+    return example, ids
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _palette(mask_file: bytes) -> np.ndarray:
+    """Returns a mask's own colours, PASCAL VOC's where it has none."""
+    palette = labels.voc_palette()
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(mask_file)) as mask:
+        if mask.mode == "P":
+            own = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            palette[: len(own)] = own
+    return palette
+
+
+def prepare(config: SegmentationConfig, data_dir: str | pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the prepared set, building it first if it is not there.
+
+    A set is built under a temporary name; it either appears whole or not at all. Of
+    several processes that want the same set, one builds and the others wait.
+
+    Raises:
+        UserError: If a file is bad, as its sentence says.
+    """
+    data_dir = pathlib.Path(data_dir).expanduser().absolute()
+    with _silent_tfds():
+        builder = SegmentationBuilder(data_dir=data_dir, config=config)
+        folder = pathlib.Path(builder.data_dir)
+        if not folder.exists():
+            with _lock(folder.parent):
+                if not folder.exists():
+                    _build(builder, folder)
+    return folder
+
+
+def _build(builder: SegmentationBuilder, folder: pathlib.Path) -> None:
+    # Whatever is in the parent was left by a build that was killed.
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces sizes of 0.
+            builder.download_and_prepare(
+                download_dir=folder.parent / "downloads",
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+                file_format="array_record",
+            )
+    except BaseException:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[None]:
+    """Holds the file ``<path>.lock``; the system frees it if the process dies."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(path.name + ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} cannot be written ({error}); prepared data must go into a "
+            "folder that can be: choose another one."
+        ) from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _silent_tfds() -> Iterator[None]:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def read_metadata(folder: pathlib.Path) -> dict:
+    """Returns what the builder stored beside the records of a prepared set."""
+    return dict(_open(folder).info.metadata)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
+    with _silent_tfds():
+        return tfds.builder_from_directory(folder)
+
+
+class Source(Sequence):
+    """The records of a split: {"image": bytes, "mask": bytes, "name": str}.
+
+    Pickles as a path and a name, so that worker processes open their own files.
+    """
+
+    def __init__(self, folder: pathlib.Path, split: str):
+        self._folder, self._split = folder, split
+
+    @functools.cached_property
+    def _records(self) -> Sequence:
+        skip = tfds.decode.SkipDecoding()
+        return _open(self._folder).as_data_source(
+            self._split, decoders={"image": skip, "mask": skip}
+        )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"Record {index} of {len(self)}.")
+        record = self._records[index % len(self)]
+        return record | {"name": record["name"].decode()}
+
+    def __reduce__(self):
+        return Source, (self._folder, self._split)

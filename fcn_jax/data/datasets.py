@@ -1,0 +1,125 @@
+"""The one door to all data sets: `load`."""
+
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from fcn_jax.data import builder, folder, shapes
+from fcn_jax.errors import UserError
+
+NAMES = ("voc", "folder", "shapes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The records of a split and what was counted when it was prepared.
+
+    Attributes:
+        source: Records {"image": JPEG or PNG bytes, "mask": PNG bytes, "name": str}.
+        max_size: The largest height and the largest width, not always of one image.
+        pixel_counts: int64 [C], the labelled pixels of each class.
+        image_pixel_counts: int64 [C], the labelled pixels, of any class, of the images
+            that contain the class.
+    """
+
+    source: Sequence[dict]
+    max_size: tuple[int, int]
+    pixel_counts: np.ndarray
+    image_pixel_counts: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A prepared data set.
+
+    Attributes:
+        name: "voc", "folder" or "shapes".
+        class_names: The classes, by id.
+        palette: uint8 [256, 3], the RGB colour of each id.
+        splits: By name.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    palette: np.ndarray
+    splits: dict[str, Split]
+
+    def split(self, name: str) -> Split:
+        """Returns a split; raises UserError if there is none of this name."""
+        if name not in self.splits:
+            raise UserError(
+                f'The data set "{self.name}" has no split "{name}"; choose one of '
+                f"{', '.join(self.splits)}."
+            )
+        return self.splits[name]
+
+
+def load(
+    name: str,
+    *,
+    source: str = "",
+    data_dir: str,
+    image_dir: str = "images",
+    mask_dir: str = "masks",
+    val_fraction: float = 0.2,
+    split_seed: int = 0,
+) -> Dataset:
+    """Opens a data set, after preparing it if it is not yet, or has changed.
+
+    Args:
+        name: "voc" (PASCAL VOC 2012), "folder" (your own) or "shapes" (generated).
+        source: For "voc" a folder or .tar file that has it, empty to download it; for
+            "folder" the folder.
+        data_dir: Prepared sets and downloads lie below it.
+        image_dir: For "folder" without lists of splits: the folder of the images,
+            absolute or below the source.
+        mask_dir: The same for the masks.
+        val_fraction: For the same: the share of the images that validate.
+        split_seed: For the same: picks those.
+
+    Raises:
+        UserError: If there is no such data set, or its files are missing or bad.
+    """
+    if name == "voc":
+        from fcn_jax.data import voc  # Only here: the others download nothing.
+
+        config = voc.scan(source, data_dir=data_dir)
+    elif name == "folder":
+        config = folder.scan(
+            source,
+            image_dir=image_dir,
+            mask_dir=mask_dir,
+            val_fraction=val_fraction,
+            split_seed=split_seed,
+        )
+    elif name == "shapes":
+        config = shapes.scan()
+    else:
+        nearest = sorted(
+            NAMES, key=lambda n: -difflib.SequenceMatcher(None, n, name).ratio()
+        )
+        raise UserError(
+            f'There is no data set "{name}"; choose one of {", ".join(nearest)}.'
+        )
+    return _open(name, builder.prepare(config, data_dir))
+
+
+def _open(name: str, path: pathlib.Path) -> Dataset:
+    metadata = builder.read_metadata(path)
+    return Dataset(
+        name=name,
+        class_names=tuple(metadata["class_names"]),
+        palette=np.array(metadata["palette"], np.uint8),
+        splits={
+            split: Split(
+                source=builder.Source(path, split),
+                max_size=tuple(counted["max_size"]),
+                pixel_counts=np.array(counted["pixel_counts"], np.int64),
+                image_pixel_counts=np.array(counted["image_pixel_counts"], np.int64),
+            )
+            for split, counted in metadata["splits"].items()
+        },
+    )

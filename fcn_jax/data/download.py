@@ -1,0 +1,169 @@
+"""Large files from the web: mirrors, resuming and a checksum."""
+
+import contextlib
+import hashlib
+import http
+import http.client
+import os
+import pathlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+
+import tqdm
+
+from fcn_jax.errors import UserError
+
+_BLOCK = 2**20  # Bytes read at a time, at most.
+_TIMEOUT = 30  # Seconds to wait for a connection, or for more bytes.
+
+
+class _MirrorError(Exception):
+    """What keeps one mirror from giving the file."""
+
+
+def fetch(
+    urls: Sequence[str],
+    *,
+    sha256: str,
+    path: str | os.PathLike,
+    size: int | None = None,
+    remedy: str = "",
+):
+    """Downloads a file to ``path``, unless it is there.
+
+    What arrives is kept in ``path + ".part"`` until it is whole and its checksum is
+    right, and is continued from there, at any mirror, now or in the next run.
+
+    Args:
+        urls: Where the same file can be had; tried in turn.
+        sha256: Its checksum, hexadecimal.
+        path: Where it shall be. Its folder is made.
+        size: Its size in bytes, if known.
+        remedy: What to do with the file if it is downloaded by hand; the end of a
+            sentence that began with "download it by hand".
+
+    Raises:
+        UserError: If no mirror gives the file, or it cannot be written.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(path.name + ".part")
+    remedy = remedy or f"to {path}"
+    try:
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A wrong checksum does not tell which bytes are wrong: all are dropped, and the
+        # next mirror is the first. What a former run left is not held against a mirror.
+        orders = [[*urls[i:], *urls[:i]] for i in range(len(urls))]
+        if part.exists():
+            orders.insert(0, orders[0])
+        for order in orders:
+            _receive_all(order, part, size, remedy)
+            if _checksum(part) == sha256:
+                os.replace(part, path)
+                return
+            part.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); make room or "
+            "choose another folder. What was downloaded is kept, and continued."
+        ) from error
+    raise UserError(
+        f"{path.name} was downloaded, but its checksum is not {sha256}: the file is "
+        f"damaged on the way or was replaced at {' and '.join(urls)}. Try later, or "
+        f"download it by hand {remedy}."
+    )
+
+
+def _receive_all(urls: list[str], part: pathlib.Path, size: int | None, remedy: str):
+    """Completes ``part`` from mirrors that may fail; ends when none adds anything."""
+    before = -1
+    while before < _size(part):
+        before = _size(part)
+        problems = []
+        for url in urls:
+            try:
+                return _receive(url, part, size)
+            except _MirrorError as error:
+                problems.append(f"{url}: {error}")
+    raise UserError(
+        f"{part.stem} could not be downloaded ({'; '.join(problems)}). If this machine "
+        f"has a network, run again: the download continues at byte {_size(part)}. Else "
+        f"download it by hand from one of these addresses {remedy}."
+    )
+
+
+def _receive(url: str, part: pathlib.Path, size: int | None):
+    """Appends to ``part`` what is missing of the file."""
+    have = _size(part)
+    if size is not None and have >= size:
+        return  # The checksum tells whether these are the right bytes.
+    headers = {"User-Agent": "fcn_jax"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)
+    with contextlib.ExitStack() as stack:
+        with _mirror_errors():
+            try:
+                response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    return  # No bytes are left.
+                raise
+        stack.enter_context(response)
+        # A server that cannot continue sends the file from its start.
+        continues = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        start = have if continues else 0
+        length = response.headers["Content-Length"]
+        total = size if length is None else start + int(length)
+        if continues and not _range(response).startswith(f"bytes {have}-"):
+            raise _MirrorError(f"sent {_range(response)} instead of bytes {have}-")
+        if size is not None and size != total:
+            raise _MirrorError(f"has a file of {total} bytes, not {size}")
+        file = stack.enter_context(part.open("ab"))
+        bar = stack.enter_context(
+            tqdm.tqdm(
+                desc=part.stem,
+                total=total,
+                initial=start,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+            )
+        )
+        position = start
+        while block := _read(response):
+            file.write(block[max(0, have - position) :])
+            position += len(block)
+            bar.update(len(block))
+    if total is not None and position < total:
+        raise _MirrorError(f"the connection ended at byte {position} of {total}")
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    with _mirror_errors():
+        return response.read1(_BLOCK)  # All that came, even if no more comes.
+
+
+def _range(response: http.client.HTTPResponse) -> str:
+    return response.headers["Content-Range"] or ""
+
+
+@contextlib.contextmanager
+def _mirror_errors() -> Iterator[None]:
+    """Tells errors of the network from those of the disk, which are OSErrors too."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
+        raise _MirrorError(f"{code}{reason or type(error).__name__}") from error
+
+
+def _size(part: pathlib.Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _checksum(part: pathlib.Path) -> str:
+    with part.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

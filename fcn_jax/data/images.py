@@ -1,0 +1,195 @@
+"""Image files: bytes to arrays and back.
+
+Two readers, for two kinds of bytes. `read_image` and `read_mask` take any file a user
+has, check it, and name it when it is not usable. `decode_image` and `decode_mask` take
+what the prepared data sets hold (8-bit RGB JPEG or PNG, 8-bit grey PNG), as fast as
+possible: they run for every example of a training run.
+"""
+
+import io
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from fcn_jax.errors import UserError
+
+_ORIENTATION = 0x0112  # Exif tag; 1 is upright.
+_WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of over 8 bits.
+# The values of a prepared image are those of the file: no turning by Exif.
+_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def read_image(
+    data: bytes, name: str, *, exif: Literal["refuse", "apply"] = "refuse"
+) -> np.ndarray:
+    """Reads an image file of any kind as RGB; of an animation, the first picture.
+
+    Greys of 16 or 32 bits are divided by 257, so that 65535 becomes 255, whatever the
+    largest value of the file is: the same value is the same grey in every file. Floats
+    run from 0 to 1. Transparent pixels are laid over white, as viewers show them.
+
+    Args:
+        data: The file.
+        name: Its name, for messages.
+        exif: What to do if the Exif data say that the picture is to be turned: "refuse"
+            where a mask belongs to the image, since nothing tells whether the mask is
+            turned already; else "apply".
+
+    Returns:
+        uint8 [h, w, 3].
+
+    Raises:
+        UserError: If the file is no image, damaged, too large, or turned and refused.
+    """
+    image = _open(data, name)
+    if _orientation(image) != 1:
+        if exif == "refuse":
+            raise UserError(
+                f"{name} is stored turned: its Exif orientation is "
+                f"{_orientation(image)}, and 1 is needed, so that image and mask lie "
+                "alike. Save it upright, for example with `mogrify -auto-orient`."
+            )
+        image = ImageOps.exif_transpose(image)
+    if image.mode in _WIDE:
+        return _grey(_narrow(np.asarray(image), name))
+    if image.mode == "F":
+        return _grey(_quantize(np.asarray(image), name))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(data: bytes, name: str) -> np.ndarray:
+    """Reads a mask file whose pixel values are class ids.
+
+    A palette only gives the ids colours: the ids are the palette's indices. The ids of
+    a file of one bit are 0 and 1.
+
+    Args:
+        data: The file.
+        name: Its name, for messages.
+
+    Returns:
+        uint8 [h, w].
+
+    Raises:
+        UserError: If the file is no image, damaged, has colours or transparency instead
+            of ids, ids above 255, or is to be turned by its Exif data.
+    """
+    image = _open(data, name)
+    if _orientation(image) != 1:
+        raise UserError(
+            f"{name} is stored turned: its Exif orientation is {_orientation(image)}, "
+            "and a mask's must be 1. Save it upright, without Exif data."
+        )
+    if image.mode in ("1", "L", "P"):
+        return np.array(image).astype(np.uint8)
+    if image.mode in _WIDE:
+        ids = np.asarray(image)
+        if ids.min() < 0 or ids.max() > 255:
+            bad = ids.min() if ids.min() < 0 else ids.max()
+            raise UserError(
+                f"{name} holds the value {bad}; the values of a mask are class ids of "
+                "0 to 255 (255: no class). Save it with ids in that range."
+            )
+        return ids.astype(np.uint8)
+    raise UserError(
+        f"{name} has pixels of mode {image.mode}; a mask has one channel of class ids "
+        '(mode "L" or "P"), not colours. Replace every colour by the id of its class.'
+    )
+
+
+def is_plain_rgb_jpeg(data: bytes) -> bool:
+    """Tells by its header whether a file that can be read is an 8-bit RGB JPEG.
+
+    Such a file can be stored as it is: `decode_image` reads it as `read_image` does, up
+    to rounding. Grey and CMYK files are not such.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        # MPO is a JPEG file with more pictures, usually previews, after the first.
+        return image.format in ("JPEG", "MPO") and image.mode == "RGB"
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """Returns uint8 [h, w] as a grey or [h, w, 3] as an RGB PNG file."""
+    if array.ndim == 3:
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", array)[1].tobytes()
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Returns the uint8 RGB array [h, w, 3] of a prepared image."""
+    return _decode(data, _RGB, 3)
+
+
+def decode_mask(data: bytes) -> np.ndarray:
+    """Returns the uint8 class ids [h, w] of a prepared mask."""
+    return _decode(data, cv2.IMREAD_UNCHANGED, 2)
+
+
+def _decode(data: bytes, flags: int, ndim: int) -> np.ndarray:
+    # OpenCV raises its own error for no bytes at all, and returns None for bad ones.
+    array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if array is None or array.ndim != ndim or array.dtype != np.uint8:
+        kind = "RGB image" if ndim == 3 else "mask"
+        raise UserError(
+            f"A record of the prepared data set is no 8-bit {kind} ({len(data)} "
+            "bytes); delete the prepared data set, so that it is built anew."
+        )
+    return array
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    """Returns the whole, decoded image."""
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Image.UnidentifiedImageError as error:
+        raise UserError(
+            f"{name} ({len(data)} bytes) is not an image of a known format. Replace "
+            "or remove it."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} is too large an image: {error}") from error
+    except Exception as error:  # Damaged files make decoders raise nearly anything.
+        raise UserError(
+            f"{name} is damaged and cannot be decoded: {error}. Replace or remove it."
+        ) from error
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns 1 to 8; 1 if the file does not say. Needs the image to be loaded."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Damaged Exif data of a sound image turn nothing.
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _narrow(values: np.ndarray, name: str) -> np.ndarray:
+    """Rounds values of 0..65535 to 0..255."""
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(
+            f"{name} holds values from {values.min()} to {values.max()}; at most 0 to "
+            "65535 (16 bits) can be read. Save it with 8 or 16 bits."
+        )
+    return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def _quantize(values: np.ndarray, name: str) -> np.ndarray:
+    """Rounds values of 0..1 to 0..255."""
+    if not (values.min() >= 0 and values.max() <= 1):  # Also if there is a NaN.
+        raise UserError(
+            f"{name} holds floats from {values.min()} to {values.max()}; floats must "
+            "be in 0 to 1. Save it with 8 or 16 bits."
+        )
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=-1)

@@ -1,0 +1,162 @@
+"""A small generated data set: textured shapes that overlap on textured grounds.
+
+Colours and textures are random, so that only its form tells the class of a shape.
+"""
+
+import functools
+import pathlib
+
+import cv2
+import numpy as np
+
+from fcn_jax.data import builder, images, labels
+from fcn_jax.data import files as files_lib
+
+CLASSES = ("background", "circle", "square", "triangle", "star", "ring", "cross")
+_SIZES = {"train": 600, "val": 100}
+_SIDES = (96, 144)  # Pixels, both included, as below.
+_RADII = (16, 40)
+_NUMBERS = (2, 4)  # Of shapes in an image.
+_MIN_CONTRAST = 60  # Distance of a shape's colour from the ground's, of 442.
+
+
+def scan(seed: int = 0) -> builder.SegmentationConfig:
+    """Lists the images to generate."""
+    splits = {
+        split: [
+            builder.Item(f"{split}_{i:04}", f"{split}/{i}/image", f"{split}/{i}/mask")
+            for i in range(size)
+        ]
+        for split, size in _SIZES.items()
+    }
+    return builder.make_config(
+        f"/shapes_{seed}", _Scenes(seed), splits, CLASSES, labels.voc_palette()
+    )
+
+
+class _Scenes(files_lib.Files):
+    """Generates a file when it is read."""
+
+    def __init__(self, seed: int):
+        self.path = pathlib.Path("shapes")
+        self.names = set()
+        self._seed = seed
+
+    def read(self, name: str) -> bytes:
+        split, index, kind = name.split("/")
+        seed = (self._seed, list(_SIZES).index(split), int(index))
+        return images.encode_png(_generate(seed)[kind == "mask"])
+
+    def stat(self, name: str) -> tuple[int, int]:
+        return 0, 0
+
+
+@functools.lru_cache(maxsize=1)  # The mask is read right after the image.
+def _generate(seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    return draw_scene(np.random.default_rng(seed))
+
+
+def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an image uint8 [h, w, 3] and its class ids uint8 [h, w].
+
+    Where two regions meet, the pixel on either side is void.
+    """
+    height, width = rng.integers(_SIDES[0], _SIDES[1] + 1, 2)
+    ground = rng.uniform(0, 255, 3)
+    image = _texture(rng, ground, (height, width))
+    ids = np.zeros((height, width), np.uint8)
+    regions = np.zeros((height, width), np.uint8)  # Each shape's own, for the border.
+    for region in range(1, rng.integers(_NUMBERS[0], _NUMBERS[1] + 1) + 1):
+        class_id = int(rng.integers(1, len(CLASSES)))
+        radius = rng.uniform(*_RADII)
+        centre = rng.uniform((0, 0), (width, height))
+        inside = _draw(rng, CLASSES[class_id], radius, centre, (height, width))
+        colour = _distinct_colour(rng, ground)
+        # A slightly soft edge, as a lens makes it.
+        alpha = cv2.GaussianBlur(inside.astype(np.float32), (3, 3), 0.6)[..., None]
+        image += alpha * (_texture(rng, colour, (height, width)) - image)
+        ids[inside == 1] = class_id
+        regions[inside == 1] = region
+    cross = np.ones((3, 3), np.uint8)
+    ids[cv2.dilate(regions, cross) != cv2.erode(regions, cross)] = labels.IGNORE
+    image += rng.normal(0, rng.uniform(2, 8), image.shape)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8), ids
+
+
+def _distinct_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
+    while True:
+        colour = rng.uniform(0, 255, 3)
+        if np.linalg.norm(colour - ground) > _MIN_CONTRAST:
+            return colour
+
+
+def _texture(
+    rng: np.random.Generator, colour: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Returns float32 [h, w, 3]: a colour with shading and stripes, checks or spots."""
+    height, width = size
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    angle = rng.uniform(0, np.pi)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    frequency = 2 * np.pi / rng.uniform(5, 16)
+    kind = rng.integers(4)
+    if kind == 0:
+        pattern = np.sin(along * frequency)
+    elif kind == 1:
+        pattern = np.sign(np.sin(along * frequency) * np.sin(across * frequency))
+    elif kind == 2:
+        spots = rng.normal(size=(height // 6, width // 6)).astype(np.float32)
+        pattern = cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC)
+    else:
+        pattern = np.zeros((height, width), np.float32)
+    pattern = pattern[..., None] * rng.uniform(-22, 22, 3)
+    shading = along[..., None] / max(size) * rng.uniform(-30, 30)
+    return (colour + pattern + shading).astype(np.float32)
+
+
+def _draw(
+    rng: np.random.Generator,
+    form: str,
+    radius: float,
+    centre: np.ndarray,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Returns uint8 [h, w], 1 inside a turned and slightly stretched form."""
+    turn = rng.uniform(0, 2 * np.pi)
+    stretch = np.diag(rng.uniform(0.85, 1.15, 2))
+    rotation = np.array(
+        [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    )
+    # Whole numbers of 1/16 pixel.
+    outlines = [
+        np.rint((outline * radius @ stretch @ rotation + centre) * 16).astype(np.int32)
+        for outline in _OUTLINES[form]
+    ]
+    inside = np.zeros(size, np.uint8)
+    cv2.fillPoly(inside, outlines, 1, shift=4)  # A second outline makes a hole.
+    return inside
+
+
+def _polygon(corners: int, radii: tuple[float, ...] = (1.0,)) -> np.ndarray:
+    """Returns float [corners, 2], the corners' distances from 0 taking turns."""
+    angles = np.arange(corners) * 2 * np.pi / corners
+    distances = np.resize(radii, corners)[:, None]
+    return distances * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _cross(arm: float) -> np.ndarray:
+    quarter = np.array([[1, -arm], [1, arm], [arm, arm]])
+    turn = np.array([[0, 1], [-1, 0]])
+    turns = [np.linalg.matrix_power(turn, n) for n in range(4)]
+    return np.concatenate([quarter @ t for t in turns])
+
+
+_OUTLINES = {
+    "circle": [_polygon(60)],
+    "square": [_polygon(4)],
+    "triangle": [_polygon(3)],
+    "star": [_polygon(10, (1.0, 0.45))],
+    "ring": [_polygon(60), _polygon(60, (0.55,))],
+    "cross": [_cross(0.3)],
+}

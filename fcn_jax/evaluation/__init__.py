@@ -1,0 +1,1 @@
+"""Scoring checkpoints and predicting masks."""

@@ -1,0 +1,197 @@
+"""Scores a network on a whole split, at the masks' own sizes."""
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import tqdm
+from etils import epath
+
+from fcn_jax import sharding
+from fcn_jax.data import datasets, pipeline, transforms
+from fcn_jax.errors import UserError
+from fcn_jax.evaluation import metrics, trained
+from fcn_jax.models import fcn, upsampling
+
+
+def predict(model: fcn.FCN, variables: dict, image, size, out_size, canvas):
+    """The class of every pixel.
+
+    Args:
+      model: a network.
+      variables: its parameters and statistics.
+      image: uint8 [B,h,w,3].
+      size: int [B,2], the images' extents in it.
+      out_size: int [B,2], sizes that the logits are resized to, bilinearly; None
+        where they are ``size``.
+      canvas: static (H, W) that holds every out size.
+
+    Returns:
+      uint8 [B,H,W]; outside ``out_size`` it means nothing.
+    """
+    logits = model.apply(variables, image, size)
+    if out_size is not None:
+        logits = upsampling.resize(logits, size, out_size, canvas)
+    return logits.argmax(-1).astype("uint8")
+
+
+class Evaluator:
+    """Scores variables on one split; compiled once, used at every evaluation."""
+
+    def __init__(
+        self,
+        model: fcn.FCN,
+        dataset: datasets.Dataset,
+        split: str,
+        *,
+        mesh: jax.sharding.Mesh,
+        batch_size: int,
+        image_scale: float = 1.0,
+        num_workers: int = 0,
+        num_threads: int = 2,
+    ):
+        """Sets up the evaluation.
+
+        Args:
+          model: scores ``len(dataset.class_names)`` classes.
+          dataset: labels in its own ids.
+          split: name of the split to score.
+          mesh: all devices; they share every batch.
+          batch_size: images at a time, on all devices together.
+          image_scale: factor on the images; the logits are resized to the masks.
+          num_workers: processes that read; 0 for threads only.
+          num_threads: threads that read.
+
+        Raises:
+          UserError: no such split, or a batch that the devices do not share evenly.
+        """
+        sharding.check_batch_size("eval_batch_size", batch_size)
+        self._dataset, self._split, self._mesh = dataset, dataset.split(split), mesh
+        self._stream = {
+            "batch_size": batch_size,
+            "canvas": transforms.scaled_size(self._split.max_size, image_scale),
+            "label_canvas": self._split.max_size,
+            "image_scale": image_scale,
+            "num_workers": num_workers,
+            "num_threads": num_threads,
+            **sharding.process(),
+        }
+        num_classes = len(dataset.class_names)
+
+        @jax.jit(
+            out_shardings=(sharding.replicated(mesh), sharding.by_example(mesh)),
+        )
+        def step(variables, batch):
+            predictions = predict(
+                model,
+                variables,
+                batch["image"],
+                batch["size"],
+                None if image_scale == 1 else batch["label_size"],
+                self._split.max_size,
+            )
+            counts = metrics.confusion(batch["label"], predictions, num_classes)
+            return counts, predictions
+
+        self._step = step
+
+    def __call__(
+        self, variables: dict, *, keep: Collection[int] = ()
+    ) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
+        """Scores the split.
+
+        Args:
+          variables: see ``predict``.
+          keep: numbers of the images whose predictions are wanted.
+
+        Returns:
+          The scores, see ``metrics.scores``, and the wanted predictions by number,
+          uint8 [H,W], H and W the largest of the split.
+        """
+        num_images, batch_size = len(self._split.source), self._stream["batch_size"]
+        # One batch is in work while the counts of the one before are fetched.
+        total, waiting, kept = 0, None, {}
+        batches = pipeline.eval_batches(self._split.source, **self._stream)
+        with tqdm.tqdm(
+            total=num_images,
+            desc="evaluating",
+            unit="image",
+            leave=False,
+            disable=not sharding.is_main_process(),
+        ) as progress:
+            for i, batch in enumerate(sharding.to_devices(batches, self._mesh)):
+                counts, predictions = self._step(variables, batch)
+                if waiting is not None:
+                    total += np.asarray(waiting, np.int64)
+                waiting = counts
+                numbers = range(i * batch_size, (i + 1) * batch_size)
+                if wanted := set(keep) & set(numbers):
+                    rows = sharding.gather(predictions)
+                    kept |= {n: rows[n - numbers.start] for n in wanted}
+                progress.update(min(batch_size, num_images - numbers.start))
+            total += np.asarray(waiting, np.int64)
+        labelled = int(self._split.pixel_counts.sum())
+        if total.sum() != labelled:
+            raise AssertionError(
+                f"Scored {total.sum()} pixels of {labelled} labelled ones."
+            )
+        scores = metrics.scores(total, self._dataset.class_names, num_images=num_images)
+        return scores, kept
+
+
+def load_dataset(data: ml_collections.ConfigDict) -> datasets.Dataset:
+    """The data set that a config's ``data`` names."""
+    return datasets.load(
+        data.name,
+        source=data.source,
+        data_dir=data.dir,
+        image_dir=data.image_dir,
+        mask_dir=data.mask_dir,
+        val_fraction=data.val_fraction,
+        split_seed=data.split_seed,
+    )
+
+
+def evaluate_workdir(
+    workdir: epath.PathLike, *, step: str, split: str
+) -> tuple[dict[str, Any], epath.Path]:
+    """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to the workdir.
+
+    Args:
+      workdir: of a run of ``run_train.py``.
+      step: ``best``, ``latest`` or a number.
+      split: its name; "" for the validation split of the training.
+
+    Returns:
+      The scores and the file.
+
+    Raises:
+      UserError: no such checkpoint or split, or a data set that has changed classes.
+    """
+    run = trained.load(workdir, step)
+    dataset = load_dataset(run.config.data)
+    if dataset.class_names != run.class_names:
+        raise UserError(
+            f"The data set has the classes {', '.join(dataset.class_names)}, the "
+            f"checkpoint {', '.join(run.class_names)}; restore the data that it was "
+            "trained on."
+        )
+    split = split or run.config.data.val_split
+    evaluator = Evaluator(
+        run.model,
+        dataset,
+        split,
+        mesh=run.mesh,
+        batch_size=run.config.eval_batch_size,
+        image_scale=run.config.data.image_scale,
+        num_workers=run.config.data.num_workers,
+        num_threads=run.config.data.num_threads,
+    )
+    scores, _ = evaluator(run.variables)
+    path = epath.Path(workdir) / f"eval_{split}_{run.step}.json"
+    if sharding.is_main_process():
+        path.write_text(json.dumps(scores, indent=2) + "\n")
+    return scores, path

@@ -1,0 +1,1 @@
+"""Training: losses, optimizers, the step, checkpoints and the loop."""

@@ -1,0 +1,219 @@
+"""Checkpoints: the latest and the best by mIoU, each with all that a user of it needs.
+
+A checkpoint has two parts, ``model`` (parameters and batch statistics) and
+``training`` (step and optimizer state), so that evaluation reads the first alone. Its
+metadata hold the config, the class names and the palette.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from fcn_jax.errors import UserError
+from fcn_jax.training import state as state_lib
+
+FOLDER = "checkpoints"
+CONFIG_FILE = "config.json"
+
+_keep = ocp.training.preservation_policies
+
+# Fields that may change when a run goes on: they leave its outcome as it is.
+OPERATIONAL = (
+    "data.dir",
+    "data.num_threads",
+    "data.num_workers",
+    "checkpoint_every",
+    "compilation_cache",
+    "eval_every",
+    "eval_batch_size",
+    "log_every",
+    "num_overlays",
+)
+
+
+@contextlib.contextmanager
+def open_folder(
+    workdir: epath.PathLike, *, write: bool
+) -> Iterator[ocp.training.Checkpointer]:
+    """The checkpoints of a run; leaving the context waits for unfinished saves.
+
+    Only a writer removes what a kill left of a save: to a reader it may be the save
+    that a training run is at.
+    """
+    with ocp.training.Checkpointer(
+        epath.Path(workdir).resolve() / FOLDER,
+        # Whether to save is decided by the training loop.
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        preservation_policy=_keep.AnyPreservationPolicy(
+            [
+                _keep.LatestN(1),
+                _keep.BestN(
+                    get_metric_fn=lambda metrics: metrics["mean_iou"],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        ),
+        cleanup_tmp_directories=write,
+    ) as checkpointer:
+        yield checkpointer
+
+
+def metadata(config: ml_collections.ConfigDict, class_names, palette) -> dict[str, Any]:
+    """What travels with a checkpoint, as JSON types."""
+    return {
+        "config": json.loads(config.to_json_best_effort()),
+        "class_names": list(class_names),
+        "palette": [[int(v) for v in colour] for colour in palette],
+    }
+
+
+def save(
+    checkpointer: ocp.training.Checkpointer,
+    state: state_lib.TrainState,
+    *,
+    mean_iou: float | None,
+    metadata: dict[str, Any],
+) -> None:
+    """Starts saving the state; returns once the arrays are copied."""
+    checkpointer.save_checkpointables_async(
+        int(state.step),
+        {
+            "model": state.variables,
+            "training": {"step": state.step, "opt_state": state.opt_state},
+        },
+        metrics=None if mean_iou is None else {"mean_iou": mean_iou},
+        custom_metadata=metadata,
+        force=True,
+    )
+
+
+def restore(
+    checkpointer: ocp.training.Checkpointer, step: int, like: state_lib.TrainState
+) -> state_lib.TrainState:
+    """Loads a whole state; ``like`` holds its shapes, types and shardings."""
+    loaded = checkpointer.load_checkpointables(
+        step,
+        {
+            "model": like.variables,
+            "training": {"step": like.step, "opt_state": like.opt_state},
+        },
+    )
+    return like.replace(**loaded["model"], **loaded["training"])
+
+
+def read_metadata(checkpointer: ocp.training.Checkpointer, step: int) -> dict[str, Any]:
+    """The metadata that a checkpoint was saved with."""
+    return checkpointer.checkpointables_metadata(step).custom_metadata
+
+
+def latest_metadata(workdir: epath.PathLike) -> dict[str, Any] | None:
+    """The metadata of the latest checkpoint, None without one; writes nothing."""
+    if not _has_checkpoints(workdir):
+        return None
+    with open_folder(workdir, write=False) as checkpointer:
+        return read_metadata(checkpointer, checkpointer.latest.step)
+
+
+def write_config(workdir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
+    """Writes ``config.json``, for people; the checkpoints carry their own copy."""
+    workdir = epath.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(json.loads(config.to_json_best_effort()), indent=2)
+    (workdir / CONFIG_FILE).write_text(text + "\n")
+
+
+def mean_iou_of(checkpointer: ocp.training.Checkpointer, step: int) -> float:
+    """The validation mean IoU that a scored checkpoint was saved with."""
+    metrics = {c.step: c.metrics for c in checkpointer.checkpoints}
+    return metrics[step]["mean_iou"]
+
+
+def restore_variables(
+    checkpointer: ocp.training.Checkpointer, step: int, like: dict
+) -> dict:
+    """Loads parameters and batch statistics only."""
+    return checkpointer.load_checkpointables(step, {"model": like})["model"]
+
+
+def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:
+    """The step that ``best``, ``latest`` or a number means.
+
+    Raises:
+      UserError: there is no such checkpoint; names those that exist.
+    """
+    checkpoints = checkpointer.checkpoints
+    steps = [c.step for c in checkpoints]
+    if which == "latest":
+        return steps[-1]
+    scored = [c for c in checkpoints if c.metrics]
+    if which == "best":
+        if not scored:
+            raise UserError(
+                f"--step=best: no checkpoint in {checkpointer.directory} was scored; "
+                f"use one of {steps} or latest."
+            )
+        return max(scored, key=lambda c: c.metrics["mean_iou"]).step
+    if not which.isdigit() or int(which) not in steps:
+        raise UserError(
+            f"--step={which}: {checkpointer.directory} holds no such checkpoint; "
+            f"use best, latest or one of {steps}."
+        )
+    return int(which)
+
+
+def require_checkpoints(workdir: epath.PathLike) -> None:
+    """Raises UserError unless the workdir holds a finished checkpoint."""
+    if not _has_checkpoints(workdir):
+        raise UserError(
+            f"--workdir={workdir} holds no checkpoint; give the folder of a run of "
+            "run_train.py that has saved one."
+        )
+
+
+def _has_checkpoints(workdir: epath.PathLike) -> bool:
+    folder = epath.Path(workdir) / FOLDER
+    return folder.exists() and any(p.name.isdigit() for p in folder.iterdir())
+
+
+def require_same_config(
+    saved: dict[str, Any], config: ml_collections.ConfigDict
+) -> None:
+    """Raises UserError naming the fields in which a resumed run differs."""
+    a, b = flatten(saved), flatten(json.loads(config.to_json_best_effort()))
+    differing = [
+        f"{name} ({a.get(name)!r} there, {b.get(name)!r} now)"
+        for name in sorted(a.keys() | b.keys())
+        if a.get(name) != b.get(name) and name not in OPERATIONAL
+    ]
+    if differing:
+        raise UserError(
+            "The workdir holds a checkpoint of another run, which differs in "
+            f"{', '.join(differing)}; choose another --workdir, or the same settings."
+        )
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted names."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """A tree's shapes and types, placed by one sharding."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(x.dtype), sharding=sharding),
+        tree,
+    )

@@ -1,0 +1,333 @@
+"""Training from a config, start to end, with evaluation, checkpoints and logs."""
+
+import math
+from collections.abc import Iterator
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from fcn_jax import sharding
+from fcn_jax.data import images, pipeline, transforms
+from fcn_jax.errors import UserError
+from fcn_jax.evaluation import evaluate
+from fcn_jax.models import fcn
+from fcn_jax.reporting import colors, log, table
+from fcn_jax.training import checkpoints, losses, optim
+from fcn_jax.training import state as state_lib
+from fcn_jax.training import step as step_lib
+
+OVERLAYS = "overlays"
+
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> state_lib.TrainState:
+    """Trains to ``config.num_steps``, from the workdir's latest checkpoint if any.
+
+    Args:
+      config: see ``configs/default.py``.
+      workdir: holds the run: checkpoints, logs and overlays.
+
+    Returns:
+      The final state.
+
+    Raises:
+      UserError: a setting or the data are wrong (before anything is written), or the
+        loss is no longer finite.
+    """
+    workdir = epath.Path(workdir)
+    _check(config)
+    saved = checkpoints.latest_metadata(workdir)
+    if saved is not None:
+        checkpoints.require_same_config(saved["config"], config)
+
+    dataset = evaluate.load_dataset(config.data)
+    train_split = dataset.split(config.data.train_split)
+    num_classes = len(dataset.class_names)
+    if saved is not None and tuple(saved["class_names"]) != dataset.class_names:
+        raise UserError(
+            f"--workdir={workdir} holds a checkpoint for the classes "
+            f"{', '.join(saved['class_names'])}, the data set now has "
+            f"{', '.join(dataset.class_names)}; choose another --workdir."
+        )
+
+    mesh = sharding.make_mesh()
+    everywhere = sharding.replicated(mesh)
+    model = fcn.create(num_classes, **config.model)
+    init_key, step_key = jax.device_put(
+        tuple(jax.random.split(jax.random.key(config.seed))), everywhere
+    )
+    shapes = jax.eval_shape(lambda k: state_lib.init_variables(model, k), init_key)
+    trainable = optim.trainable_mask(shapes["params"], config.trainable)
+    schedule, tx = _make_optimizer(config, trainable)
+    train_step = step_lib.make_train_step(
+        model,
+        tx,
+        trainable=trainable,
+        class_weights=losses.resolve_class_weights(
+            config.loss.class_weights, train_split, num_classes
+        ),
+        label_smoothing=config.loss.label_smoothing,
+        accumulation_steps=config.accumulation_steps,
+        out_shardings=everywhere,
+    )
+    evaluator = evaluate.Evaluator(
+        model,
+        dataset,
+        config.data.val_split,
+        mesh=mesh,
+        batch_size=config.eval_batch_size,
+        image_scale=config.data.image_scale,
+        num_workers=config.data.num_workers,
+        num_threads=config.data.num_threads,
+    )
+
+    def create(key):
+        return state_lib.create(model, tx, key)
+
+    _say(
+        f"{dataset.name}: {len(train_split.source)} training images, {num_classes} "
+        f"classes. FCN-{model.stride}s, VGG-{model.depth}, "
+        f"{_count(shapes['params']):,} parameters, of which "
+        f"{_count(shapes['params'], trainable):,} train, on {jax.device_count()} "
+        f"{jax.devices()[0].device_kind} device(s)."
+    )
+    with checkpoints.open_folder(workdir, write=True) as checkpointer:
+        if checkpointer.latest is None:
+            state = jax.jit(create, out_shardings=everywhere)(init_key)
+            _say(f"Training from the start in {workdir}.")
+        else:
+            like = checkpoints.abstract(jax.eval_shape(create, init_key), everywhere)
+            state = checkpoints.restore(checkpointer, checkpointer.latest.step, like)
+            _say(f"Resuming {workdir} at step {int(state.step)}.")
+        if sharding.is_main_process():
+            checkpoints.write_config(workdir, config)
+
+        with log.RunLog(workdir, resume_step=int(state.step)) as run_log:
+            run = _Run(
+                config, workdir, dataset, evaluator, checkpointer, run_log, schedule
+            )
+            state = run.train(state, train_step, step_key, mesh)
+        checkpointer.wait()
+        best = checkpoints.find_step(checkpointer, "best")
+        best_iou = checkpoints.mean_iou_of(checkpointer, best)
+    _say(
+        f"Done. Best mean IoU {best_iou:.4f} at step {best}.\n"
+        f"  overlays      {workdir / OVERLAYS}/ (image | truth | prediction)\n"
+        f"  scores        python run_eval.py --workdir={workdir}\n"
+        f"  your images   python run_predict.py --workdir={workdir} "
+        "--input=IMAGE_OR_FOLDER --output=FOLDER\n"
+        f"  curves        tensorboard --logdir={workdir}"
+    )
+    return state
+
+
+class _Run:
+    """The loop and what it does at its stops."""
+
+    def __init__(
+        self, config, workdir, dataset, evaluator, checkpointer, run_log, schedule
+    ):
+        self._config, self._workdir = config, workdir
+        self._dataset, self._evaluate = dataset, evaluator
+        self._checkpointer: ocp.training.Checkpointer = checkpointer
+        self._log, self._schedule = run_log, schedule
+        self._metadata = checkpoints.metadata(
+            config, dataset.class_names, dataset.palette
+        )
+        self._train_source = dataset.split(config.data.train_split).source
+
+    def train(self, state, train_step, key, mesh) -> state_lib.TrainState:
+        """Steps until ``num_steps``; the host is one step ahead of the device."""
+        config, start = self._config, int(state.step)
+        progress = log.Progress(config.num_steps, config.batch_size, start)
+        batches = self._batches(start)
+        pending = None
+        for step, batch in zip(
+            range(start + 1, config.num_steps + 1),
+            sharding.to_devices(batches, mesh),
+            strict=False,
+        ):
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, scalars = train_step(state, batch, key)
+            # Fetched only now that the next step is on its way: no waiting.
+            if pending is not None:
+                self._report(*pending, progress)
+            pending = (step, scalars)
+
+            last = step == config.num_steps
+            evaluates = last or step % config.eval_every == 0
+            if evaluates or step % config.checkpoint_every == 0:
+                self._report(*pending, progress)
+                pending = None
+                with progress.pause():
+                    self._stop(state, step, evaluates=evaluates)
+        batches.close()
+        return state
+
+    def _batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        config = self._config
+        return pipeline.train_batches(
+            self._train_source,
+            augment=transforms.Augment(
+                crop=tuple(config.augment.crop),
+                scale=tuple(config.augment.scale),
+                image_scale=config.data.image_scale,
+                flip=config.augment.flip,
+                photometric=config.augment.photometric,
+            ),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start_step,
+            num_workers=config.data.num_workers,
+            num_threads=config.data.num_threads,
+            **sharding.process(),
+        )
+
+    def _report(self, step: int, scalars: dict, progress: log.Progress) -> None:
+        """Checks a step's scalars; prints and logs them every ``log_every`` steps."""
+        values = {name: float(value) for name, value in scalars.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                latest = self._checkpointer.latest
+                kept = f"step {latest.step}" if latest else "none yet"
+                raise UserError(
+                    f"{name} is {value} at step {step}, so training stopped; the last "
+                    f"good checkpoint ({kept}) is kept in {self._workdir}; lower "
+                    "optimizer.learning_rate or set optimizer.clip_norm."
+                )
+        if step % self._config.log_every == 0 or step == self._config.num_steps:
+            values["learning_rate"] = float(self._schedule(step - 1))
+            steps_per_epoch = len(self._train_source) / self._config.batch_size
+            _say(progress.line(step, values, steps_per_epoch))
+            self._log.scalars(
+                step, {f"train/{name}": value for name, value in values.items()}
+            )
+
+    def _stop(self, state, step: int, *, evaluates: bool) -> None:
+        """Evaluates, if asked to, and then saves: the score goes with the state."""
+        if not bool(state_lib.all_finite(state.params)):
+            raise UserError(
+                f"A parameter is not finite after step {step}: training stopped, the "
+                f"checkpoints before it are kept in {self._workdir}; lower "
+                "optimizer.learning_rate or set optimizer.clip_norm."
+            )
+        mean_iou = None
+        if evaluates:
+            val = self._dataset.split(self._config.data.val_split)
+            count = min(self._config.num_overlays, len(val.source))
+            # Spread over the split: neighbours are often alike.
+            shown = [i * len(val.source) // count for i in range(count)]
+            scores, predictions = self._evaluate(state.variables, keep=shown)
+            mean_iou = scores["mean_iou"]
+            _say(table.per_class_table(self._dataset.class_names, scores))
+            self._log.scalars(step, _flat_scores(scores))
+            if sharding.is_main_process():
+                self._draw(step, val.source, predictions)
+        checkpoints.save(
+            self._checkpointer, state, mean_iou=mean_iou, metadata=self._metadata
+        )
+
+    def _draw(self, step: int, source, predictions: dict[int, np.ndarray]) -> None:
+        """Pictures of some validation images, as files and in TensorBoard."""
+        pictures = {}
+        for i, prediction in sorted(predictions.items()):
+            record = source[i]
+            image = images.decode_image(record["image"])
+            height, width = image.shape[:2]
+            pictures[record["name"]] = colors.panel(
+                image,
+                images.decode_mask(record["mask"]),
+                prediction[:height, :width],
+                self._dataset.palette,
+                self._dataset.class_names,
+            )
+        folder = self._workdir / OVERLAYS
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            colors.save_image(folder / f"{name}.png", picture)
+        self._log.images(step, {f"val/{n}": p for n, p in pictures.items()})
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for numbers that make no run."""
+    for name in (
+        "num_steps",
+        "accumulation_steps",
+        "eval_every",
+        "checkpoint_every",
+        "log_every",
+    ):
+        if config[name] < 1:
+            raise UserError(f"{name}={config[name]} must be at least 1.")
+    sharding.check_batch_size(
+        "batch_size", config.batch_size, config.accumulation_steps
+    )
+    sharding.check_batch_size("eval_batch_size", config.eval_batch_size)
+    if not 0 <= config.loss.label_smoothing < 1:
+        raise UserError(
+            f"loss.label_smoothing={config.loss.label_smoothing} must be at least 0 "
+            "and less than 1."
+        )
+    if not config.data.image_scale > 0:
+        raise UserError(
+            f"data.image_scale={config.data.image_scale} must be greater than 0."
+        )
+    low, high = config.augment.scale
+    if not 0 < low <= high:
+        raise UserError(
+            f"augment.scale={(low, high)} must be two numbers, 0 < lowest <= highest."
+        )
+    if min(config.augment.crop) < 1:
+        raise UserError(
+            f"augment.crop={tuple(config.augment.crop)} must be a height and a width "
+            "of at least 1 pixel."
+        )
+    fcn.create(2, **config.model)
+
+
+def _make_optimizer(config: ml_collections.ConfigDict, trainable):
+    o = config.optimizer
+    schedule = optim.make_schedule(
+        o.schedule,
+        peak=o.learning_rate,
+        num_steps=config.num_steps,
+        warmup_steps=o.warmup_steps,
+        power=o.power,
+    )
+    tx = optim.make_optimizer(
+        o.name,
+        learning_rate=schedule,
+        momentum=o.momentum,
+        weight_decay=o.weight_decay,
+        clip_norm=o.clip_norm,
+        trainable=trainable,
+    )
+    return schedule, tx
+
+
+def _flat_scores(scores: dict) -> dict[str, float]:
+    """Scores as scalars for the log; undefined ones are left out."""
+    flat = {
+        f"val/{name}": value
+        for name, value in scores.items()
+        if name.endswith(("accuracy", "iou"))
+    }
+    flat |= {f"val_iou/{n}": v for n, v in scores["iou_per_class"].items()}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def _count(params, chosen=None) -> int:
+    chosen = jax.tree.map(lambda _: True, params) if chosen is None else chosen
+    return sum(
+        math.prod(p.shape) * c
+        for p, c in zip(jax.tree.leaves(params), jax.tree.leaves(chosen), strict=True)
+    )
+
+
+def _say(text: str) -> None:
+    if sharding.is_main_process():
+        print(text, flush=True)

@@ -1,0 +1,117 @@
+"""One optimization step, compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from fcn_jax.training import losses, optim
+from fcn_jax.training import state as state_lib
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    trainable: Any,
+    class_weights: jax.Array | None = None,
+    label_smoothing: float = 0.0,
+    accumulation_steps: int = 1,
+    out_shardings: Any = None,
+) -> Callable:
+    """Builds ``step(state, batch, key) -> (state, scalars)``, jitted.
+
+    Args:
+      model: an ``fcn.FCN``.
+      tx: see ``optim.make_optimizer``.
+      trainable: tree of bools like the parameters. Batch statistics of a frozen layer
+        stay as they are, and the whole network then normalises by recorded ones.
+      class_weights: float [C] or None, see ``losses.cross_entropy``.
+      label_smoothing: see ``losses.cross_entropy``.
+      accumulation_steps: micro-batches that a batch is worked through in. The gradient
+        is that of the whole batch (sums over all pixels, divided once).
+      out_shardings: of the state and the scalars, e.g. ``sharding.replicated(mesh)``.
+
+    Returns:
+      A function that donates ``state``. ``batch``: image uint8 [B,H,W,3], size int32
+      [B,2], label uint8 [B,H,W]. ``scalars``: ``loss`` per labelled pixel and
+      ``grad_norm`` of the trainable parameters.
+    """
+    update_batch_norm = all(
+        trains
+        for path, trains in optim.leaves(trainable)
+        if "/bn" in optim.name_of(path)
+    )
+
+    def summed_loss(params, batch_stats, batch, key):
+        # No gradient is computed where none is wanted.
+        params = jax.tree.map(
+            lambda p, trains: p if trains else jax.lax.stop_gradient(p),
+            params,
+            trainable,
+        )
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["image"],
+            batch["size"],
+            train=True,
+            update_batch_norm=update_batch_norm,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        loss, weight = losses.cross_entropy(
+            logits,
+            batch["label"],
+            class_weights=class_weights,
+            label_smoothing=label_smoothing,
+        )
+        return loss, (weight, updated.get("batch_stats", {}))
+
+    gradient = jax.value_and_grad(summed_loss, has_aux=True)
+
+    def accumulated(state, batch, key):
+        """Sums of loss, weight and gradient over the micro-batches, one at a time."""
+
+        def add(carry, micro):
+            sums, batch_stats, i = carry
+            (loss, (weight, batch_stats)), grads = gradient(
+                state.params, batch_stats, micro, jax.random.fold_in(key, i)
+            )
+            sums = jax.tree.map(jnp.add, sums, (loss, weight, grads))
+            return (sums, batch_stats, i + 1), None
+
+        # Every k-th example, so that each device splits its own share of the batch.
+        micro = jax.tree.map(
+            lambda x: x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1),
+            batch,
+        )
+        zeros = (0.0, 0.0, jax.tree.map(jnp.zeros_like, state.params))
+        (sums, batch_stats, _), _ = jax.lax.scan(
+            add, (zeros, state.batch_stats, 0), micro
+        )
+        return *sums, batch_stats
+
+    @jax.jit(donate_argnames="state", out_shardings=out_shardings)
+    def step(state: state_lib.TrainState, batch: dict, key: jax.Array):
+        key = jax.random.fold_in(key, state.step)
+        if accumulation_steps == 1:
+            (loss, (weight, batch_stats)), grads = gradient(
+                state.params, state.batch_stats, batch, key
+            )
+        else:
+            loss, weight, grads, batch_stats = accumulated(state, batch, key)
+        weight = jnp.maximum(weight, 1e-6)  # A batch of void pixels: no gradient.
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new_state, {"loss": loss / weight, "grad_norm": optax.tree.norm(grads)}
+
+    return step

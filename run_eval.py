@@ -1,0 +1,28 @@
+"""Scores a checkpoint: python run_eval.py --workdir=DIR [--step=best] [--split=val]."""
+
+from absl import flags
+
+from fcn_jax import cli
+from fcn_jax.errors import UserError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of run_train.py.")
+_STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number.")
+_SPLIT = flags.DEFINE_string("split", "", "Split to score; default: validation.")
+
+
+def main() -> None:
+    """Prints a table and writes ``eval_<split>_<step>.json`` to the workdir."""
+    from fcn_jax.evaluation import evaluate
+    from fcn_jax.reporting import table
+
+    if _WORKDIR.value is None:
+        raise UserError("--workdir is missing; give the folder of a training run.")
+    scores, path = evaluate.evaluate_workdir(
+        _WORKDIR.value, step=_STEP.value, split=_SPLIT.value
+    )
+    print(table.per_class_table(list(scores["iou_per_class"]), scores))
+    print(f"Written to {path}.")
+
+
+if __name__ == "__main__":
+    cli.run(main)

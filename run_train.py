@@ -1,0 +1,31 @@
+"""Trains a network: python run_train.py --config=configs/fcn8s.py [--workdir=DIR]."""
+
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from fcn_jax import cli
+from fcn_jax.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The run's settings: a file of configs/.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; default runs/<name of the config>."
+)
+
+
+def main() -> None:
+    """Trains, or resumes where the workdir's latest checkpoint stands."""
+    from fcn_jax.training import loop  # After the flags: importing jax takes seconds.
+
+    if _CONFIG.value is None:
+        raise UserError("--config is missing; try --config=configs/quickstart.py.")
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    cli.enable_compilation_cache(_CONFIG.value.compilation_cache)
+    loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

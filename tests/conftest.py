@@ -1,0 +1,6 @@
+"""Settings of all tests."""
+
+import os
+
+# Before anything imports jax: the tests are made for the CPU, wherever they run.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")

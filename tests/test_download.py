@@ -1,0 +1,253 @@
+import hashlib
+import http.server
+import itertools
+import socket
+import threading
+
+import numpy as np
+import pytest
+
+from fcn_jax import errors
+from fcn_jax.data import download
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """One mirror; keeps the Range header and the bytes sent for every request."""
+
+    def __init__(self, content=CONTENT, *, ranges=True, cuts=(), length=True):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.ranges, self.length = content, ranges, length
+        # The first answers end after so many bytes.
+        self.cuts = itertools.chain(cuts, itertools.repeat(None))
+        self.seen = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/file.bin"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        asked = self.headers["Range"]
+        start = 0
+        if asked and self.server.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        body = self.server.content[start:]
+        if start and not body:
+            self.server.seen.append((asked, 0))
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            last = len(self.server.content) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
+        if self.server.length:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        sent = body[: next(self.server.cuts)]
+        self.server.seen.append((asked, len(sent)))
+        self.wfile.write(sent)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*args, **kwargs):
+        servers.append(Server(*args, **kwargs))
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,)).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def dead_url():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    return f"http://127.0.0.1:{port}/file.bin"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "file.bin"
+
+
+def part(path):
+    return path.with_name("file.bin.part")
+
+
+def fetch(path, *servers, sha256=SHA256, **kwargs):
+    urls = [getattr(server, "url", server) for server in servers]
+    download.fetch(urls, sha256=sha256, path=path, **kwargs)
+
+
+def check_published(path):
+    assert path.read_bytes() == CONTENT
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_whole(path, serve, size, length, capsys):
+    server = serve(length=length)
+    fetch(path, server, size=size)
+    check_published(path)
+    assert server.seen == [(None, len(CONTENT))]
+    assert "file.bin" in capsys.readouterr().err
+    fetch(path, server)  # It is there.
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_cut_connections_are_resumed(path, serve, size):
+    server = serve(cuts=[100_000, 70_000])
+    fetch(path, server, size=size)
+    check_published(path)
+    assert server.seen == [
+        (None, 100_000),
+        ("bytes=100000-", 70_000),
+        ("bytes=170000-", 130_000),
+    ]
+
+
+def test_next_run_resumes(path, serve):
+    first = serve(cuts=[100_000, 0])
+    with pytest.raises(errors.UserError, match="continues at byte 100000"):
+        fetch(path, first)
+    assert not path.exists()
+    assert part(path).read_bytes() == CONTENT[:100_000]
+    second = serve()
+    fetch(path, second)
+    check_published(path)
+    assert second.seen == [("bytes=100000-", 200_000)]
+
+
+def test_other_mirror_resumes(path, serve):
+    first, second = serve(cuts=[100_000]), serve()
+    fetch(path, first, second)
+    check_published(path)
+    assert first.seen == [(None, 100_000)]
+    assert second.seen == [("bytes=100000-", 200_000)]
+
+
+def test_server_without_ranges(path, serve):
+    server = serve(ranges=False, cuts=[100_000, 150_000])
+    fetch(path, server)
+    check_published(path)
+    assert [sent for _, sent in server.seen] == [100_000, 150_000, 300_000]
+
+
+def test_server_that_cuts_for_ever_is_given_up(path, serve):
+    server = serve(ranges=False, cuts=[100_000] * 9)
+    with pytest.raises(errors.UserError, match="ended at byte 100000 of 300000"):
+        fetch(path, server)
+    assert len(server.seen) == 2
+    assert part(path).stat().st_size == 100_000
+
+
+def test_wrong_checksum_publishes_nothing(path, serve):
+    server = serve()
+    with pytest.raises(errors.UserError, match="checksum is not 00"):
+        fetch(path, server, sha256="00" * 32)
+    assert list(path.parent.iterdir()) == []
+    assert len(server.seen) == 1
+
+
+def test_wrong_file_at_first_mirror(path, serve):
+    first, second = serve(CONTENT[::-1]), serve()
+    fetch(path, first, second)
+    check_published(path)
+    assert second.seen == [(None, len(CONTENT))]
+
+
+def test_wrong_size_is_not_downloaded(path, serve):
+    first, second = serve(b"<html>Please log in</html>"), serve()
+    fetch(path, first, second, size=len(CONTENT))
+    check_published(path)
+    assert second.seen == [(None, len(CONTENT))]
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+@pytest.mark.parametrize(
+    ("length", "requests"), [(50_000, 2), (300_000, 2), (400_000, 2)]
+)
+def test_damaged_part_is_dropped(path, serve, size, length, requests):
+    path.parent.mkdir()
+    part(path).write_bytes(bytes(length))
+    server = serve()
+    fetch(path, server, size=size)
+    check_published(path)
+    assert server.seen[-1] == (None, len(CONTENT))
+    assert len(server.seen) <= requests
+
+
+def test_complete_part_is_not_sent_again(path, serve):
+    path.parent.mkdir()
+    part(path).write_bytes(CONTENT)
+    server = serve()
+    fetch(path, server)
+    check_published(path)
+    assert server.seen == [("bytes=300000-", 0)]
+
+
+def test_first_mirror_dead(path, serve, dead_url):
+    server = serve()
+    fetch(path, dead_url, server)
+    check_published(path)
+    assert server.seen == [(None, len(CONTENT))]
+
+
+def test_all_dead(path, dead_url, serve):
+    missing = serve(b"").url.replace("file.bin", "")
+    with pytest.raises(errors.UserError) as caught:
+        fetch(path, dead_url, missing, size=9, remedy="and set config.data.source")
+    message = str(caught.value)
+    assert f"{dead_url}: " in message and "Connection refused" in message
+    assert f"{missing}: has a file of 0 bytes, not 9" in message
+    assert "by hand from one of these addresses and set config.data.source." in message
+    assert not path.exists()
+
+
+def test_http_error_and_unknown_host_are_told(path, serve, monkeypatch):
+    server = serve()
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
+    with pytest.raises(errors.UserError, match="404 Not Found") as caught:
+        fetch(path, server, "http://nowhere.invalid/file.bin")
+    assert "http://nowhere.invalid/file.bin: " in str(caught.value)
+    assert f"by hand from one of these addresses to {path}" in str(caught.value)
+
+
+def test_silent_server_is_given_up(path, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin"
+        with pytest.raises(errors.UserError, match="timed out"):
+            fetch(path, url)
+
+
+def test_folder_that_cannot_be_written(tmp_path, serve):
+    (tmp_path / "new").write_bytes(b"a file where a folder is needed")
+    with pytest.raises(errors.UserError, match="cannot be written"):
+        fetch(tmp_path / "new" / "file.bin", serve())
+
+
+def test_full_disk(path, serve, monkeypatch):
+    # Linux has a file to try this with.
+    path.parent.mkdir()
+    part(path).symlink_to("/dev/full")
+    with pytest.raises(errors.UserError, match="No space left on device.*make room"):
+        fetch(path, serve())
+    assert not path.exists()
