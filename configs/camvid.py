@@ -22,13 +22,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.batch_norm = True
     config.batch_size = 4
     config.eval_batch_size = 4
-    config.num_steps = 3_300
+    config.num_steps = 3_000
+    config.loss.class_weights = "median_frequency"
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 1e-2
     config.optimizer.schedule = "poly"
     config.optimizer.warmup_steps = 100
     config.log_every = 25
-    config.eval_every = 400
+    config.eval_every = 500
     config.checkpoint_every = 100
     return config

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from fcn_jax.errors import UserError
 
@@ -34,6 +34,8 @@ def nearest(name: str, names) -> str:
 
 
 def _without_traceback(main: Callable[[], None]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells every move otherwise.
     try:
         main()
     except UserError as error:

@@ -96,7 +96,10 @@ def fetch(path, *servers, sha256=SHA256, **kwargs):
 
 def check_published(path):
     assert path.read_bytes() == CONTENT
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert {file.name for file in path.parent.iterdir()} == {
+        "file.bin",
+        "file.bin.lock",
+    }
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -162,7 +165,7 @@ def test_wrong_checksum_publishes_nothing(path, serve):
     server = serve()
     with pytest.raises(errors.UserError, match="checksum is not 00"):
         fetch(path, server, sha256="00" * 32)
-    assert list(path.parent.iterdir()) == []
+    assert not path.exists() and not part(path).exists()
     assert len(server.seen) == 1
 
 
@@ -242,6 +245,17 @@ def test_folder_that_cannot_be_written(tmp_path, serve):
     (tmp_path / "new").write_bytes(b"a file where a folder is needed")
     with pytest.raises(errors.UserError, match="cannot be written"):
         fetch(tmp_path / "new" / "file.bin", serve())
+
+
+def test_one_of_many_downloads(path, serve):
+    server = serve()
+    threads = [threading.Thread(target=fetch, args=(path, server)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check_published(path)
+    assert server.seen == [(None, len(CONTENT))]
 
 
 def test_full_disk(path, serve, monkeypatch):

@@ -1,25 +1,21 @@
-"""Builds prepared data sets: pairs of files in, checked records in ArrayRecord out.
+"""The TFDS builder of all data sets: pairs of files in, checked records out.
 
 `folder.scan`, `voc.scan` and `shapes.scan` list the pairs and make a
-`SegmentationConfig` of them; `prepare` reads, checks, counts and stores them, once.
+`SegmentationConfig` of them, which `prepared.prepare` builds.
 """
 
 import contextlib
 import dataclasses
-import fcntl
-import functools
 import hashlib
 import io
 import json
 import pathlib
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
-from absl import logging
 from array_record.python import array_record_module
 from PIL import Image
 
@@ -143,18 +139,20 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         config, metadata = self.builder_config, self.info.metadata
         counts = np.zeros(len(config.class_names), np.int64)
         image_counts, max_size = np.zeros_like(counts), np.zeros(2, np.int64)
-        bar = tqdm.tqdm(self._items[split], f"Preparing {split}", unit=" images")
-        for index, item in enumerate(bar):
-            image, mask = (config.files.read(name) for name in (item.image, item.mask))
-            if "palette" not in metadata:
-                palette = _palette(mask) if config.palette is None else config.palette
-                metadata["palette"] = palette.tolist()
-            example, ids = _check_pair(item, image, mask, len(counts))
-            labelled = np.bincount(ids.ravel(), minlength=256)[: len(counts)]
-            counts += labelled
-            image_counts += np.where(labelled > 0, labelled.sum(), 0)
-            max_size = np.maximum(max_size, ids.shape)
-            yield index, example
+        with tqdm.tqdm(self._items[split], f"Preparing {split}", unit=" images") as bar:
+            for index, item in enumerate(bar):
+                image = config.files.read(item.image)
+                mask = config.files.read(item.mask)
+                if "palette" not in metadata:
+                    own = config.palette is None
+                    palette = _palette(mask) if own else config.palette
+                    metadata["palette"] = palette.tolist()
+                example, ids = _check_pair(item, image, mask, len(counts))
+                labelled = np.bincount(ids.ravel(), minlength=256)[: len(counts)]
+                counts += labelled
+                image_counts += np.where(labelled > 0, labelled.sum(), 0)
+                max_size = np.maximum(max_size, ids.shape)
+                yield index, example
         metadata["splits"][split] = {
             "pixel_counts": counts.tolist(),
             "image_pixel_counts": image_counts.tolist(),
@@ -172,7 +170,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
             writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
             num_examples = num_bytes = 0
             for _, example in examples:
-                record = features.serialize_example(features.encode_example(example))
+                record = features.serialize_example(example)
                 writer.write(record)
                 num_examples += 1
                 num_bytes += len(record)
@@ -230,104 +228,3 @@ def _palette(mask_file: bytes) -> np.ndarray:
             own = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
             palette[: len(own)] = own
     return palette
-
-
-def prepare(config: SegmentationConfig, data_dir: str | pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the prepared set, building it first if it is not there.
-
-    A set is built under a temporary name; it either appears whole or not at all. Of
-    several processes that want the same set, one builds and the others wait.
-
-    Raises:
-        UserError: If a file is bad, as its sentence says.
-    """
-    data_dir = pathlib.Path(data_dir).expanduser().absolute()
-    with _silent_tfds():
-        builder = SegmentationBuilder(data_dir=data_dir, config=config)
-        folder = pathlib.Path(builder.data_dir)
-        if not folder.exists():
-            with _lock(folder.parent):
-                if not folder.exists():
-                    _build(builder, folder)
-    return folder
-
-
-def _build(builder: SegmentationBuilder, folder: pathlib.Path) -> None:
-    # Whatever is in the parent was left by a build that was killed.
-    shutil.rmtree(folder.parent, ignore_errors=True)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces sizes of 0.
-            builder.download_and_prepare(
-                download_dir=folder.parent / "downloads",
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-                file_format="array_record",
-            )
-    except BaseException:
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        raise
-
-
-@contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
-    """Holds the file ``<path>.lock``; the system frees it if the process dies."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.with_name(path.name + ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"{path.parent} cannot be written ({error}); prepared data must go into a "
-            "folder that can be: choose another one."
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _silent_tfds() -> Iterator[None]:
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
-def read_metadata(folder: pathlib.Path) -> dict:
-    """Returns what the builder stored beside the records of a prepared set."""
-    return dict(_open(folder).info.metadata)
-
-
-@functools.lru_cache(maxsize=8)
-def _open(folder: pathlib.Path) -> tfds.core.DatasetBuilder:
-    with _silent_tfds():
-        return tfds.builder_from_directory(folder)
-
-
-class Source(Sequence):
-    """The records of a split: {"image": bytes, "mask": bytes, "name": str}.
-
-    Pickles as a path and a name, so that worker processes open their own files.
-    """
-
-    def __init__(self, folder: pathlib.Path, split: str):
-        self._folder, self._split = folder, split
-
-    @functools.cached_property
-    def _records(self) -> Sequence:
-        skip = tfds.decode.SkipDecoding()
-        return _open(self._folder).as_data_source(
-            self._split, decoders={"image": skip, "mask": skip}
-        )
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"Record {index} of {len(self)}.")
-        record = self._records[index % len(self)]
-        return record | {"name": record["name"].decode()}
-
-    def __reduce__(self):
-        return Source, (self._folder, self._split)

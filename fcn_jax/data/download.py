@@ -1,6 +1,7 @@
 """Large files from the web: mirrors, resuming and a checksum."""
 
 import contextlib
+import fcntl
 import hashlib
 import http
 import http.client
@@ -33,7 +34,8 @@ def fetch(
     """Downloads a file to ``path``, unless it is there.
 
     What arrives is kept in ``path + ".part"`` until it is whole and its checksum is
-    right, and is continued from there, at any mirror, now or in the next run.
+    right, and is continued from there, at any mirror, now or in the next run. Of
+    several processes that want the same file, one downloads it and the others wait.
 
     Args:
         urls: Where the same file can be had; tried in turn.
@@ -47,31 +49,39 @@ def fetch(
         UserError: If no mirror gives the file, or it cannot be written.
     """
     path = pathlib.Path(path)
-    part = path.with_name(path.name + ".part")
-    remedy = remedy or f"to {path}"
     try:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A wrong checksum does not tell which bytes are wrong: all are dropped, and the
-        # next mirror is the first. What a former run left is not held against a mirror.
-        orders = [[*urls[i:], *urls[:i]] for i in range(len(urls))]
-        if part.exists():
-            orders.insert(0, orders[0])
-        for order in orders:
-            _receive_all(order, part, size, remedy)
-            if _checksum(part) == sha256:
-                os.replace(part, path)
-                return
-            part.unlink()
+        with _lock(path):
+            return _fetch(urls, sha256, path, size, remedy or f"to {path}")
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}); make room or "
             "choose another folder. What was downloaded is kept, and continued."
         ) from error
+
+
+def _fetch(
+    urls: Sequence[str], sha256: str, path: pathlib.Path, size: int | None, remedy: str
+):
+    if path.exists():  # Another process was faster.
+        return
+    part = path.with_name(path.name + ".part")
+    # A wrong checksum does not tell which bytes are wrong: all are dropped, and the
+    # next mirror is the first. What a former run left is not held against a mirror.
+    orders = [[*urls[i:], *urls[:i]] for i in range(len(urls))]
+    if part.exists():
+        orders.insert(0, orders[0])
+    for order in orders:
+        _receive_all(order, part, size, remedy)
+        if _checksum(part) == sha256:
+            os.replace(part, path)
+            return
+        part.unlink()
     raise UserError(
-        f"{path.name} was downloaded, but its checksum is not {sha256}: the file is "
-        f"damaged on the way or was replaced at {' and '.join(urls)}. Try later, or "
+        f"{path.name} was downloaded, but its checksum is not {sha256}: it was "
+        f"damaged on the way or replaced at {' and '.join(urls)}. Try later, or "
         f"download it by hand {remedy}."
     )
 
@@ -158,6 +168,14 @@ def _mirror_errors() -> Iterator[None]:
         reason = getattr(error, "reason", None) or error
         code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
         raise _MirrorError(f"{code}{reason or type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[None]:
+    """Holds the file ``<path>.lock``; the system frees it if the process dies."""
+    with path.with_name(path.name + ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _size(part: pathlib.Path) -> int:

@@ -52,10 +52,10 @@ def open_files(path: str | os.PathLike) -> Files:
 
 
 class _Folder(Files):
-    """The files of a folder and its subfolders, without those that are links.
+    """The files of a folder and its subfolders.
 
-    A linked folder could lead anywhere, up to round in circles. Links to files are
-    files.
+    Links to files are files. Links to folders are left out: they could lead anywhere,
+    or in a circle. The folder itself may be a link.
     """
 
     def __init__(self, path: pathlib.Path):

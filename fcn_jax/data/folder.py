@@ -63,15 +63,13 @@ def scan(
     for name in (image_dir, mask_dir):
         if not (files.path / name).is_dir():
             raise UserError(
-                f"{source} has neither lists {_LISTS}*.txt nor a folder {name}; arrange "
-                "it in one of these ways, or say which folders have the images and "
-                "the masks."
+                f"{source} has neither lists {_LISTS}*.txt nor a folder {name}; "
+                "arrange it in one of these ways, or say which folders have the images "
+                "and the masks."
             )
     items = _match(files, image_dir, mask_dir)
     splits = _split_at_random(items, val_fraction, split_seed)
-    return builder.make_config(
-        files.path, files, splits, read_classes(files, _CLASSES)
-    )
+    return builder.make_config(files.path, files, splits, read_classes(files, _CLASSES))
 
 
 def scan_voc_layout(
@@ -187,9 +185,7 @@ def _by_stem(
     return found
 
 
-def _match(
-    files: files_lib.Files, image_dir: str, mask_dir: str
-) -> list[builder.Item]:
+def _match(files: files_lib.Files, image_dir: str, mask_dir: str) -> list[builder.Item]:
     """Pairs the files of two folders by name, sorted by name."""
     image_files = _in_folder(files, image_dir, "image")
     mask_files = _in_folder(files, mask_dir, "mask")

@@ -13,9 +13,13 @@ from fcn_jax.data import builder, images, labels
 from fcn_jax.data import files as files_lib
 
 CLASSES = ("background", "circle", "square", "triangle", "star", "ring", "cross")
+_VERSION = 1  # To be counted up when the images change, so that they are made anew.
 _SIZES = {"train": 600, "val": 100}
 _SIDES = (96, 144)  # Pixels, both included, as below.
 _RADII = (16, 40)
+_INSIDE = 0.7  # Of the radius: the least distance of the centre from the image's edge.
+_MAX_HIDDEN = 0.3  # Of a shape's area, by one other shape.
+_TRIES = 20  # To place a shape.
 _NUMBERS = (2, 4)  # Of shapes in an image.
 _MIN_CONTRAST = 60  # Distance of a shape's colour from the ground's, of 442.
 
@@ -29,16 +33,15 @@ def scan(seed: int = 0) -> builder.SegmentationConfig:
         ]
         for split, size in _SIZES.items()
     }
-    return builder.make_config(
-        f"/shapes_{seed}", _Scenes(seed), splits, CLASSES, labels.voc_palette()
-    )
+    files = _Scenes(seed)
+    return builder.make_config(files.path, files, splits, CLASSES, labels.voc_palette())
 
 
 class _Scenes(files_lib.Files):
     """Generates a file when it is read."""
 
     def __init__(self, seed: int):
-        self.path = pathlib.Path("shapes")
+        self.path = pathlib.Path(f"/shapes_{seed}")  # Names the data set only.
         self.names = set()
         self._seed = seed
 
@@ -48,7 +51,7 @@ class _Scenes(files_lib.Files):
         return images.encode_png(_generate(seed)[kind == "mask"])
 
     def stat(self, name: str) -> tuple[int, int]:
-        return 0, 0
+        return 0, _VERSION
 
 
 @functools.lru_cache(maxsize=1)  # The mask is read right after the image.
@@ -61,26 +64,46 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
     Where two regions meet, the pixel on either side is void.
     """
-    height, width = rng.integers(_SIDES[0], _SIDES[1] + 1, 2)
+    size = tuple(rng.integers(_SIDES[0], _SIDES[1] + 1, 2).tolist())
     ground = rng.uniform(0, 255, 3)
-    image = _texture(rng, ground, (height, width))
-    ids = np.zeros((height, width), np.uint8)
-    regions = np.zeros((height, width), np.uint8)  # Each shape's own, for the border.
-    for region in range(1, rng.integers(_NUMBERS[0], _NUMBERS[1] + 1) + 1):
+    image = _texture(rng, ground, size)
+    ids = np.zeros(size, np.uint8)
+    regions = np.zeros(size, np.uint8)  # 0 for the ground, then each shape's own.
+    areas = [ids.size]
+    for _ in range(rng.integers(_NUMBERS[0], _NUMBERS[1] + 1)):
         class_id = int(rng.integers(1, len(CLASSES)))
-        radius = rng.uniform(*_RADII)
-        centre = rng.uniform((0, 0), (width, height))
-        inside = _draw(rng, CLASSES[class_id], radius, centre, (height, width))
-        colour = _distinct_colour(rng, ground)
+        inside = _place(rng, CLASSES[class_id], regions, areas)
+        if inside is None:
+            continue
         # A slightly soft edge, as a lens makes it.
         alpha = cv2.GaussianBlur(inside.astype(np.float32), (3, 3), 0.6)[..., None]
-        image += alpha * (_texture(rng, colour, (height, width)) - image)
+        image += alpha * (_texture(rng, _distinct_colour(rng, ground), size) - image)
         ids[inside == 1] = class_id
-        regions[inside == 1] = region
-    cross = np.ones((3, 3), np.uint8)
-    ids[cv2.dilate(regions, cross) != cv2.erode(regions, cross)] = labels.IGNORE
+        regions[inside == 1] = len(areas)
+        areas.append(int(inside.sum()))
+    square = np.ones((3, 3), np.uint8)
+    ids[cv2.dilate(regions, square) != cv2.erode(regions, square)] = labels.IGNORE
     image += rng.normal(0, rng.uniform(2, 8), image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8), ids
+
+
+def _place(
+    rng: np.random.Generator, form: str, regions: np.ndarray, areas: list[int]
+) -> np.ndarray | None:
+    """Returns uint8 [h, w], 1 inside the form, or None if there is no room.
+
+    Earlier shapes stay recognizable: some of each may be hidden, but not most.
+    """
+    height, width = regions.shape
+    for _ in range(_TRIES):
+        radius = rng.uniform(*_RADII)
+        margin = _INSIDE * radius
+        centre = rng.uniform(margin, (width - margin, height - margin))
+        inside = _draw(rng, form, radius, centre, regions.shape)
+        hidden = np.bincount(regions[inside == 1], minlength=len(areas))
+        if all(hidden[1:] <= _MAX_HIDDEN * np.array(areas[1:])):
+            return inside
+    return None
 
 
 def _distinct_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
@@ -124,10 +147,8 @@ def _draw(
 ) -> np.ndarray:
     """Returns uint8 [h, w], 1 inside a turned and slightly stretched form."""
     turn = rng.uniform(0, 2 * np.pi)
-    stretch = np.diag(rng.uniform(0.85, 1.15, 2))
-    rotation = np.array(
-        [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
-    )
+    stretch = np.diag(rng.uniform(0.9, 1.1, 2))
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     # Whole numbers of 1/16 pixel.
     outlines = [
         np.rint((outline * radius @ stretch @ rotation + centre) * 16).astype(np.int32)
