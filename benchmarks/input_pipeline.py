@@ -2,10 +2,11 @@
 
     python benchmarks/input_pipeline.py                       # generated JPEGs
     python benchmarks/input_pipeline.py --source=DIR --image_scale=0.5 --crop=180,240
-    python benchmarks/input_pipeline.py --workers=0,1,2,4 --json=input.json
+    python benchmarks/input_pipeline.py --workers=0,2,4 --threads=1,2 --json=input.json
 
-Images per second by the number of worker processes (0: threads of one process), with
-nothing else to do: what training can draw at most, on a machine that is otherwise idle.
+Images per second by the number of worker processes (0: none beside the program's own)
+and of reading threads in each, with nothing else to do: what training can draw at most,
+on a machine that is otherwise idle.
 """
 
 import itertools
@@ -37,7 +38,7 @@ _CROP = flags.DEFINE_list("crop", ["512", "512"], "Height and width of the crops
 _IMAGE_SCALE = flags.DEFINE_float("image_scale", 1.0, "Factor on the random scale.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Images in a batch.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "1", "2"], "Worker processes to try.")
-_THREADS = flags.DEFINE_integer("threads", 2, "Reading threads in each process.")
+_THREADS = flags.DEFINE_list("threads", ["1", "2"], "Reading threads in each, to try.")
 _BATCHES = flags.DEFINE_integer("batches", 30, "Batches in one measurement.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Measurements, for median and spread.")
 _JSON = flags.DEFINE_string("json", "", "File for the result; empty: none.")
@@ -76,7 +77,9 @@ def make_records(height: int, width: int, count: int) -> list[dict]:
     return records
 
 
-def measure(source, augment: transforms.Augment, num_workers: int) -> list[float]:
+def measure(
+    source, augment: transforms.Augment, num_workers: int, num_threads: int
+) -> list[float]:
     """Returns images per second, once for each repeat."""
     batches = pipeline.train_batches(
         source,
@@ -84,12 +87,12 @@ def measure(source, augment: transforms.Augment, num_workers: int) -> list[float
         batch_size=_BATCH_SIZE.value,
         seed=0,
         num_workers=num_workers,
-        num_threads=_THREADS.value,
-        prefetch=2 * _THREADS.value,
+        num_threads=num_threads,
+        prefetch=2 * num_threads,
     )
     rates = []
     # What was made ready before the clock started must not count.
-    warm_up = 2 + 4 * max(1, num_workers) * _THREADS.value
+    warm_up = 2 + 4 * max(1, num_workers) * num_threads
     for _ in itertools.islice(batches, warm_up):
         pass
     for _ in range(_REPEATS.value):
@@ -122,18 +125,19 @@ def run() -> dict:
     )
     print("workers  threads  images/s: median (lowest to highest)")
     results = []
-    for num_workers in (int(value) for value in _WORKERS.value):
-        rates = measure(source, augment, num_workers)
+    for counts in itertools.product(_WORKERS.value, _THREADS.value):
+        num_workers, num_threads = map(int, counts)
+        rates = measure(source, augment, num_workers, num_threads)
         result = {
             "workers": num_workers,
-            "threads": _THREADS.value,
+            "threads": num_threads,
             "median": statistics.median(rates),
             "lowest": min(rates),
             "highest": max(rates),
         }
         results.append(result)
         print(
-            f"{num_workers:7}  {_THREADS.value:7}  {result['median']:8.0f} "
+            f"{num_workers:7}  {num_threads:7}  {result['median']:8.0f} "
             f"({result['lowest']:.0f} to {result['highest']:.0f})",
             flush=True,
         )
@@ -148,7 +152,7 @@ def run() -> dict:
         "machine": platform.platform(),
         "versions": {
             "python": platform.python_version(),
-            "grain": getattr(grain, "__version__", "unknown"),
+            "grain": grain.__version__,
             "opencv": cv2.__version__,
             "numpy": np.__version__,
         },

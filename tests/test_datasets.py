@@ -9,49 +9,23 @@ import time
 
 import numpy as np
 import pytest
+from example_folders import (
+    CLASSES,
+    SIZES,
+    arrays,
+    load,
+    make_parallel,
+    make_voc,
+    pixels,
+    published,
+    save,
+)
 from PIL import Image
 
 from fcn_jax.data import datasets, labels, prepared
 from fcn_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
-SIZES = {"a": (7, 9), "b": (12, 5), "c": (6, 6), "d": (3, 11), "e": (8, 8)}
-CLASSES = "ground\nhouse\ntree\n"
-
-
-def save(path, array, **kwargs):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path, **kwargs)
-
-
-def pixels(name):
-    """The image and the ids of a name, made anew at each call."""
-    rng = np.random.default_rng(list(name.encode()))
-    size = SIZES[name]
-    ids = rng.choice([0, 0, 1, 255] if name == "c" else [0, 1, 2, 255], size)
-    return rng.integers(0, 256, (*size, 3), np.uint8), ids.astype(np.uint8)
-
-
-def make_voc(folder, train="a\nb\nc\n", val="d\ne\n"):
-    for name in SIZES:
-        image, ids = pixels(name)
-        save(folder / f"JPEGImages/{name}.png", image)
-        save(folder / f"SegmentationClass/{name}.png", ids)
-    lists = folder / "ImageSets/Segmentation"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text(train)
-    (lists / "val.txt").write_text(val)
-    (folder / "classes.txt").write_text(CLASSES)
-    return folder
-
-
-def make_parallel(folder, images="images", masks="masks"):
-    for name in SIZES:
-        image, ids = pixels(name)
-        save(folder / images / f"{name}.png", image)
-        save(folder / masks / f"{name}.png", ids)
-    (folder / "classes.txt").write_text(CLASSES)
-    return folder
 
 
 @pytest.fixture
@@ -62,31 +36,6 @@ def voc(tmp_path):
 @pytest.fixture
 def parallel(tmp_path):
     return make_parallel(tmp_path / "mine")
-
-
-def load(source, **kwargs):
-    data_dir = pathlib.Path(source).parent / "prepared"
-    return datasets.load("folder", source=str(source), data_dir=str(data_dir), **kwargs)
-
-
-def published(source):
-    return list((pathlib.Path(source).parent / "prepared").glob("**/*.json"))
-
-
-def assert_refused(source, *words, **kwargs):
-    with pytest.raises(UserError) as error:
-        load(source, **kwargs)
-    for word in words:
-        assert word in str(error.value)
-    assert "\n" not in str(error.value)
-    left = (pathlib.Path(source).parent / "prepared").glob("**/*")
-    assert [p for p in left if p.is_file() and p.suffix != ".lock"] == []
-
-
-def arrays(record):
-    image, mask = (Image.open(io.BytesIO(record[k])) for k in ("image", "mask"))
-    assert (image.mode, mask.mode) == ("RGB", "L")
-    return np.asarray(image), np.asarray(mask)
 
 
 def test_records_are_the_files_in_the_order_of_the_list(voc):
@@ -243,97 +192,6 @@ def test_unknown_names(voc):
     assert all(name in str(error.value) for name in datasets.NAMES)
     with pytest.raises(UserError, match='no split "test".* train, val'):
         load(voc).split("test")
-
-
-def test_refuses_a_source_that_is_none(tmp_path):
-    assert_refused(tmp_path / "none", "none", "does not exist")
-    with pytest.raises(UserError, match="source"):
-        datasets.load("folder", data_dir=str(tmp_path))
-    (tmp_path / "empty").mkdir()
-    assert_refused(tmp_path / "empty", "ImageSets/Segmentation", "images")
-
-
-def remove(name):
-    return lambda folder: (folder / name).unlink()
-
-
-def write(name, content):
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def grey(name, *size, value=0):
-    return lambda folder: save(folder / name, np.full(size, value, np.uint8))
-
-
-def truncate(name):
-    def change(folder):
-        data = (folder / name).read_bytes()
-        (folder / name).write_bytes(data[: len(data) // 2])
-
-    return change
-
-
-TRAIN = "ImageSets/Segmentation/train.txt"
-MASK = "SegmentationClass/b.png"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (remove("JPEGImages/b.png"), ["train.txt", "image JPEGImages/b"]),
-        (remove(MASK), ["train.txt", "mask SegmentationClass/b"]),
-        (remove("classes.txt"), ["classes.txt", "each line"]),
-        (write("classes.txt", b"ground\n\ntree"), ["Line 2", "blank"]),
-        (write("classes.txt", b"ground\ntree\ntree\n"), ["Line 3", '"tree" again']),
-        (write("classes.txt", b"ground\n"), ["1 classes", "2 to 255"]),
-        (write("classes.txt", b"ground\n\xff\xff"), ["classes.txt", "UTF-8"]),
-        (write(TRAIN, b"\n \n"), [TRAIN, "no image"]),
-        (write(TRAIN, b"a\nb\na\n"), [TRAIN, '"a" twice']),
-        (write(TRAIN, b"a\n../a\n"), [TRAIN, '"../a"', "leads out"]),
-        (write(TRAIN, b"/etc/a\n"), [TRAIN, '"/etc/a"', "leads out"]),
-        (write(TRAIN, b"a.png\n"), [TRAIN, '"a.png"', "without an ending"]),
-        (write("ImageSets/Segmentation/all.txt", b"a\n"), ['"all"', "letters"]),
-        (write("JPEGImages/b.jpg", b""), ["b.jpg", "b.png", "same name"]),
-        (grey(MASK, 5, 12), [MASK, "12x5", "JPEGImages/b.png", "5x12"]),
-        (grey(MASK, 12, 5, value=3), [MASK, "value 3", "3 classes", "0 to 2", "255"]),
-        (grey(MASK, 12, 5, value=254), [MASK, "value 254"]),
-        (write("JPEGImages/b.png", b"no image"), ["JPEGImages/b.png"]),
-        (truncate("JPEGImages/b.png"), ["JPEGImages/b.png"]),
-        (truncate(MASK), [MASK]),
-    ],
-    ids=range(20),
-)
-def test_bad_voc_layout_is_refused_and_nothing_published(voc, change, words):
-    change(voc)
-    assert_refused(voc, *words)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (remove("masks/c.png"), ["1 of 5 images", "images/c.png", "masks"]),
-        (remove("images/c.png"), ["1 of 5 masks", "masks/c.png", "images"]),
-        (remove("classes.txt"), ["classes.txt"]),
-        (grey("masks/a.png", 7, 9, value=9), ["masks/a.png", "value 9"]),
-    ],
-    ids=range(4),
-)
-def test_bad_parallel_folders_are_refused(parallel, change, words):
-    change(parallel)
-    assert_refused(parallel, *words)
-
-
-def test_bad_options_of_parallel_folders_are_refused(parallel):
-    assert_refused(parallel, "1.0", "below 1", val_fraction=1.0)
-    assert_refused(parallel, "nor a folder labels", mask_dir="labels")
-    (parallel / "empty").mkdir()
-    assert_refused(parallel, "empty", "no mask", ".png", mask_dir="empty")
-
-
-def test_unwritable_data_dir(voc):
-    (voc.parent / "prepared").write_text("")
-    with pytest.raises(UserError, match="prepared"):
-        load(voc)
 
 
 def test_killed_build_leaves_nothing_that_is_taken_for_a_set(voc):

@@ -71,23 +71,24 @@ def test_logits_equal_those_of_each_image_alone(stride, method, batch_norm):
     rng = np.random.default_rng(1)
     sizes = np.array([[70, 90], [33, 17], [1, 1], [50, 64]])
     images = rng.integers(0, 256, (4, 70, 90, 3), np.uint8)  # Rubbish outside, too.
-    together = jax.jit(model.apply)(variables, images, sizes)
+    apply = jax.jit(model.apply, static_argnames=("update_batch_norm", "mutable"))
+    together = apply(variables, images, sizes)
     for i, (h, w) in enumerate(sizes):
-        alone = model.apply(variables, images[i : i + 1, :h, :w])
+        alone = apply(variables, images[i : i + 1, :h, :w])
         np.testing.assert_allclose(together[i, :h, :w], alone[0], rtol=0, atol=1e-4)
         if batch_norm:  # With the batch's own statistics: a batch of this image only.
-            padded, a = model.apply(
+            padded, a = apply(
                 variables,
                 images[i : i + 1],
                 sizes[i : i + 1],
                 update_batch_norm=True,
-                mutable=["batch_stats"],
+                mutable=("batch_stats",),
             )
-            alone, b = model.apply(
+            alone, b = apply(
                 variables,
                 images[i : i + 1, :h, :w],
                 update_batch_norm=True,
-                mutable=["batch_stats"],
+                mutable=("batch_stats",),
             )
             np.testing.assert_allclose(padded[0, :h, :w], alone[0], rtol=0, atol=1e-4)
             for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
@@ -100,9 +101,11 @@ def test_batch_norm_counts_the_pixels_of_all_images_and_no_others():
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (3, 40, 40, 3), np.uint8)
     sizes = np.array([[40, 40], [7, 31], [1, 2]])
-    _, updated = model.apply(
-        variables, images, sizes, update_batch_norm=True, mutable=["batch_stats"]
-    )
+    _, updated = jax.jit(
+        lambda v: model.apply(
+            v, images, sizes, update_batch_norm=True, mutable=["batch_stats"]
+        )
+    )(variables)
     kernel = np.asarray(variables["params"]["encoder"]["conv1_1"]["kernel"])
     pixels = []  # Outputs of conv1_1 inside the images, by a loop.
     for image, (h, w) in zip(images, sizes, strict=True):
@@ -203,7 +206,8 @@ def test_score_layers_start_at_zero_unless_asked():
     logits = []
     for score_init in ("zeros", "lecun_normal"):
         model = fcn.FCN(3, **(SMALL | {"score_init": score_init}))
-        logits.append(model.apply(variables_of(model), np.full((1, 9, 9, 3), 50)))
+        images = np.full((1, 9, 9, 3), 50)
+        logits.append(jax.jit(model.apply)(variables_of(model), images))
     assert not logits[0].any()
     assert logits[1].any()
 

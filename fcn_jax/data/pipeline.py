@@ -53,8 +53,9 @@ def train_batches(
         start_step: The step that the first batch belongs to.
         process_index: This process's number, from 0.
         process_count: Number of processes.
-        num_workers: Number of worker processes; 0 reads in this one. Their batches
-            come through shared memory (/dev/shm).
+        num_workers: Number of worker processes; 0 reads in this one, which is as fast
+            as long as its threads have the cores: decoding and resizing release the
+            interpreter's lock. Workers' batches come through shared memory (/dev/shm).
         num_threads: Number of reading threads in each process that reads.
         prefetch: Batches held ready by each process that reads.
 

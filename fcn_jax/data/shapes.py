@@ -1,6 +1,7 @@
 """A small generated data set: textured shapes that overlap on textured grounds.
 
-Colours and textures are random, so that only its form tells the class of a shape.
+Grounds are dull and shapes vivid, but beyond that colours and textures are random: only
+its form tells the class of a shape.
 """
 
 import functools
@@ -16,12 +17,13 @@ CLASSES = ("background", "circle", "square", "triangle", "star", "ring", "cross"
 _VERSION = 1  # To be counted up when the images change, so that they are made anew.
 _SIZES = {"train": 600, "val": 100}
 _SIDES = (96, 144)  # Pixels, both included, as below.
-_RADII = (16, 40)
+_RADII = (18, 40)
 _INSIDE = 0.7  # Of the radius: the least distance of the centre from the image's edge.
 _MAX_HIDDEN = 0.3  # Of a shape's area, by one other shape.
 _TRIES = 20  # To place a shape.
 _NUMBERS = (2, 4)  # Of shapes in an image.
-_MIN_CONTRAST = 60  # Distance of a shape's colour from the ground's, of 442.
+_DULL = (0.0, 0.3), (0.2, 0.9)  # Ranges of saturation and value of the grounds,
+_VIVID = (0.6, 1.0), (0.5, 1.0)  # and of the shapes.
 
 
 def scan(seed: int = 0) -> builder.SegmentationConfig:
@@ -65,8 +67,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     Where two regions meet, the pixel on either side is void.
     """
     size = tuple(rng.integers(_SIDES[0], _SIDES[1] + 1, 2).tolist())
-    ground = rng.uniform(0, 255, 3)
-    image = _texture(rng, ground, size)
+    image = _texture(rng, _colour(rng, *_DULL), size)
     ids = np.zeros(size, np.uint8)
     regions = np.zeros(size, np.uint8)  # 0 for the ground, then each shape's own.
     areas = [ids.size]
@@ -77,7 +78,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
             continue
         # A slightly soft edge, as a lens makes it.
         alpha = cv2.GaussianBlur(inside.astype(np.float32), (3, 3), 0.6)[..., None]
-        image += alpha * (_texture(rng, _distinct_colour(rng, ground), size) - image)
+        image += alpha * (_texture(rng, _colour(rng, *_VIVID), size) - image)
         ids[inside == 1] = class_id
         regions[inside == 1] = len(areas)
         areas.append(int(inside.sum()))
@@ -106,11 +107,15 @@ def _place(
     return None
 
 
-def _distinct_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    while True:
-        colour = rng.uniform(0, 255, 3)
-        if np.linalg.norm(colour - ground) > _MIN_CONTRAST:
-            return colour
+def _colour(
+    rng: np.random.Generator,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+) -> np.ndarray:
+    """Returns float [3] in 0..255: any hue, within the given ranges of 0..1."""
+    hue = rng.uniform(0, 6) + np.array([0, 2, 4])
+    pure = np.clip(np.abs(hue % 6 - 3) - 1, 0, 1)
+    return 255 * rng.uniform(*value) * (1 - rng.uniform(*saturation) * (1 - pure))
 
 
 def _texture(

@@ -12,9 +12,9 @@ from etils import epath
 
 from fcn_jax import sharding
 from fcn_jax.data import datasets, pipeline, transforms
-from fcn_jax.errors import UserError
 from fcn_jax.evaluation import metrics, trained
 from fcn_jax.models import fcn, upsampling
+from fcn_jax.training import checkpoints
 
 
 def predict(model: fcn.FCN, variables: dict, image, size, out_size, canvas):
@@ -173,12 +173,7 @@ def evaluate_workdir(
     """
     run = trained.load(workdir, step)
     dataset = load_dataset(run.config.data)
-    if dataset.class_names != run.class_names:
-        raise UserError(
-            f"The data set has the classes {', '.join(dataset.class_names)}, the "
-            f"checkpoint {', '.join(run.class_names)}; restore the data that it was "
-            "trained on."
-        )
+    checkpoints.require_same_classes(run.class_names, dataset.class_names)
     split = split or run.config.data.val_split
     evaluator = Evaluator(
         run.model,

@@ -78,3 +78,14 @@ def scores(
         "num_images": int(num_images),
         "num_pixels": int(total),
     }
+
+
+def as_scalars(scores: dict[str, object]) -> dict[str, float]:
+    """The fractions of ``scores`` by name, for curves; undefined ones are left out."""
+    flat = {
+        f"val/{name}": value
+        for name, value in scores.items()
+        if name.endswith(("accuracy", "iou"))
+    }
+    flat |= {f"val_iou/{name}": v for name, v in scores["iou_per_class"].items()}
+    return {name: value for name, value in flat.items() if value is not None}

@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fcn_jax.data import labels
+from fcn_jax.data import images, labels
 
 _PAPER = (255, 255, 255)
 _INK = (32, 32, 32)
@@ -91,6 +91,30 @@ def panel(
         draw.rectangle(square, tuple(color.tolist()), outline=_INK)
         draw.text((x + 1.5 * text, y + text // 2), name, _INK, font, anchor="lm")
     return np.asarray(canvas)
+
+
+def panels(
+    pairs: Mapping[str, tuple[Mapping, np.ndarray]],
+    palette: np.ndarray,
+    class_names: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Returns a `panel` for each name.
+
+    Args:
+        pairs: By name: a record of a data set, and the ids predicted for its image in
+            the top left of uint8 [H, W].
+        palette: uint8 [256, 3].
+        class_names: By id.
+    """
+    pictures = {}
+    for name, (record, prediction) in sorted(pairs.items()):
+        image = images.decode_image(record["image"])
+        truth = images.decode_mask(record["mask"])
+        height, width = truth.shape
+        pictures[name] = panel(
+            image, truth, prediction[:height, :width], palette, class_names
+        )
+    return pictures
 
 
 def _ids(*masks: np.ndarray) -> list[int]:

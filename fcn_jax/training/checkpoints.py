@@ -7,7 +7,7 @@ metadata hold the config, the class names and the palette.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -197,6 +197,15 @@ def require_same_config(
         raise UserError(
             "The workdir holds a checkpoint of another run, which differs in "
             f"{', '.join(differing)}; choose another --workdir, or the same settings."
+        )
+
+
+def require_same_classes(saved: Sequence[str], now: Sequence[str]) -> None:
+    """Raises UserError unless a checkpoint and a data set have the same classes."""
+    if list(saved) != list(now):
+        raise UserError(
+            f"The checkpoint is for the classes {', '.join(saved)}, the data set has "
+            f"{', '.join(now)}; restore the data it was trained on, or train anew."
         )
 
 

@@ -1,8 +1,10 @@
 """Training from a config, start to end, with evaluation, checkpoints and logs."""
 
+import contextlib
 import math
-from collections.abc import Iterator
+import time
 
+import grain
 import jax
 import ml_collections
 import numpy as np
@@ -10,9 +12,9 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from fcn_jax import sharding
-from fcn_jax.data import images, pipeline, transforms
+from fcn_jax.data import pipeline, transforms
 from fcn_jax.errors import UserError
-from fcn_jax.evaluation import evaluate
+from fcn_jax.evaluation import evaluate, metrics
 from fcn_jax.models import fcn
 from fcn_jax.reporting import colors, log, table
 from fcn_jax.training import checkpoints, losses, optim
@@ -40,6 +42,13 @@ def train_and_evaluate(
     """
     workdir = epath.Path(workdir)
     _check(config)
+    augment = transforms.Augment(
+        crop=tuple(config.augment.crop),
+        scale=tuple(config.augment.scale),
+        image_scale=config.data.image_scale,
+        flip=config.augment.flip,
+        photometric=config.augment.photometric,
+    )
     saved = checkpoints.latest_metadata(workdir)
     if saved is not None:
         checkpoints.require_same_config(saved["config"], config)
@@ -47,12 +56,8 @@ def train_and_evaluate(
     dataset = evaluate.load_dataset(config.data)
     train_split = dataset.split(config.data.train_split)
     num_classes = len(dataset.class_names)
-    if saved is not None and tuple(saved["class_names"]) != dataset.class_names:
-        raise UserError(
-            f"--workdir={workdir} holds a checkpoint for the classes "
-            f"{', '.join(saved['class_names'])}, the data set now has "
-            f"{', '.join(dataset.class_names)}; choose another --workdir."
-        )
+    if saved is not None:
+        checkpoints.require_same_classes(saved["class_names"], dataset.class_names)
 
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
@@ -110,7 +115,7 @@ def train_and_evaluate(
             run = _Run(
                 config, workdir, dataset, evaluator, checkpointer, run_log, schedule
             )
-            state = run.train(state, train_step, step_key, mesh)
+            state = run.train(state, train_step, augment, step_key, mesh)
         checkpointer.wait()
         best = checkpoints.find_step(checkpointer, "best")
         best_iou = checkpoints.mean_iou_of(checkpointer, best)
@@ -140,45 +145,42 @@ class _Run:
         )
         self._train_source = dataset.split(config.data.train_split).source
 
-    def train(self, state, train_step, key, mesh) -> state_lib.TrainState:
+    def train(self, state, train_step, augment, key, mesh) -> state_lib.TrainState:
         """Steps until ``num_steps``; the host is one step ahead of the device."""
         config, start = self._config, int(state.step)
         progress = log.Progress(config.num_steps, config.batch_size, start)
-        batches = self._batches(start)
-        pending = None
-        for step, batch in zip(
-            range(start + 1, config.num_steps + 1),
-            sharding.to_devices(batches, mesh),
-            strict=False,
-        ):
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, scalars = train_step(state, batch, key)
-            # Fetched only now that the next step is on its way: no waiting.
-            if pending is not None:
-                self._report(*pending, progress)
-            pending = (step, scalars)
+        began, pending = time.monotonic(), None
+        with contextlib.closing(self._batches(augment, start)) as batches:
+            for step, batch in zip(
+                range(start + 1, config.num_steps + 1),
+                sharding.to_devices(batches, mesh),
+                strict=False,
+            ):
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    state, scalars = train_step(state, batch, key)
+                if step == start + 1:
+                    jax.block_until_ready(scalars)
+                    seconds = time.monotonic() - began
+                    _say(f"First step after {seconds:.1f} s, compilation included.")
+                # Fetched only now that the next step is on its way: no waiting.
+                if pending is not None:
+                    self._report(*pending, progress)
+                pending = (step, scalars)
 
-            last = step == config.num_steps
-            evaluates = last or step % config.eval_every == 0
-            if evaluates or step % config.checkpoint_every == 0:
-                self._report(*pending, progress)
-                pending = None
-                with progress.pause():
-                    self._stop(state, step, evaluates=evaluates)
-        batches.close()
+                last = step == config.num_steps
+                evaluates = last or step % config.eval_every == 0
+                if evaluates or step % config.checkpoint_every == 0:
+                    self._report(*pending, progress)
+                    pending = None
+                    with progress.pause():
+                        self._stop(state, step, evaluates=evaluates)
         return state
 
-    def _batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    def _batches(self, augment, start_step: int) -> grain.DatasetIterator:
         config = self._config
         return pipeline.train_batches(
             self._train_source,
-            augment=transforms.Augment(
-                crop=tuple(config.augment.crop),
-                scale=tuple(config.augment.scale),
-                image_scale=config.data.image_scale,
-                flip=config.augment.flip,
-                photometric=config.augment.photometric,
-            ),
+            augment=augment,
             batch_size=config.batch_size,
             seed=config.seed,
             start_step=start_step,
@@ -200,7 +202,11 @@ class _Run:
                     "optimizer.learning_rate or set optimizer.clip_norm."
                 )
         if step % self._config.log_every == 0 or step == self._config.num_steps:
-            values["learning_rate"] = float(self._schedule(step - 1))
+            values = {
+                "loss": values["loss"],
+                "learning_rate": float(self._schedule(step - 1)),
+                "grad_norm": values["grad_norm"],
+            }
             steps_per_epoch = len(self._train_source) / self._config.batch_size
             _say(progress.line(step, values, steps_per_epoch))
             self._log.scalars(
@@ -224,7 +230,7 @@ class _Run:
             scores, predictions = self._evaluate(state.variables, keep=shown)
             mean_iou = scores["mean_iou"]
             _say(table.per_class_table(self._dataset.class_names, scores))
-            self._log.scalars(step, _flat_scores(scores))
+            self._log.scalars(step, metrics.as_scalars(scores))
             if sharding.is_main_process():
                 self._draw(step, val.source, predictions)
         checkpoints.save(
@@ -233,18 +239,11 @@ class _Run:
 
     def _draw(self, step: int, source, predictions: dict[int, np.ndarray]) -> None:
         """Pictures of some validation images, as files and in TensorBoard."""
-        pictures = {}
-        for i, prediction in sorted(predictions.items()):
-            record = source[i]
-            image = images.decode_image(record["image"])
-            height, width = image.shape[:2]
-            pictures[record["name"]] = colors.panel(
-                image,
-                images.decode_mask(record["mask"]),
-                prediction[:height, :width],
-                self._dataset.palette,
-                self._dataset.class_names,
-            )
+        pictures = colors.panels(
+            {source[i]["name"]: (source[i], p) for i, p in predictions.items()},
+            self._dataset.palette,
+            self._dataset.class_names,
+        )
         folder = self._workdir / OVERLAYS
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
@@ -272,20 +271,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
             f"loss.label_smoothing={config.loss.label_smoothing} must be at least 0 "
             "and less than 1."
         )
-    if not config.data.image_scale > 0:
-        raise UserError(
-            f"data.image_scale={config.data.image_scale} must be greater than 0."
-        )
-    low, high = config.augment.scale
-    if not 0 < low <= high:
-        raise UserError(
-            f"augment.scale={(low, high)} must be two numbers, 0 < lowest <= highest."
-        )
-    if min(config.augment.crop) < 1:
-        raise UserError(
-            f"augment.crop={tuple(config.augment.crop)} must be a height and a width "
-            "of at least 1 pixel."
-        )
     fcn.create(2, **config.model)
 
 
@@ -307,17 +292,6 @@ def _make_optimizer(config: ml_collections.ConfigDict, trainable):
         trainable=trainable,
     )
     return schedule, tx
-
-
-def _flat_scores(scores: dict) -> dict[str, float]:
-    """Scores as scalars for the log; undefined ones are left out."""
-    flat = {
-        f"val/{name}": value
-        for name, value in scores.items()
-        if name.endswith(("accuracy", "iou"))
-    }
-    flat |= {f"val_iou/{n}": v for n, v in scores["iou_per_class"].items()}
-    return {name: value for name, value in flat.items() if value is not None}
 
 
 def _count(params, chosen=None) -> int:
