@@ -7,7 +7,7 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from fcn_jax.data import images, transforms
+from fcn_jax.data import folder, images, transforms
 from fcn_jax.errors import UserError
 from fcn_jax.evaluation import evaluate, trained
 from fcn_jax.reporting import colors
@@ -27,11 +27,13 @@ def find_images(path: epath.PathLike) -> list[epath.Path]:
         raise UserError(f"--input={path} does not exist; give an image or a folder.")
     if not path.is_dir():
         return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in images.EXTENSIONS)
+    found = sorted(
+        p for p in path.iterdir() if p.suffix.lower() in folder.IMAGE_SUFFIXES
+    )
     if not found:
         raise UserError(
             f"--input={path} holds no images; give an image, or a folder with files "
-            f"that end in {', '.join(images.EXTENSIONS)}."
+            f"that end in {', '.join(folder.IMAGE_SUFFIXES)}."
         )
     by_stem = {}
     for p in found:

@@ -110,6 +110,7 @@ def train_and_evaluate(
             _say(f"Resuming {workdir} at step {int(state.step)}.")
         if sharding.is_main_process():
             checkpoints.write_config(workdir, config)
+            (workdir / OVERLAYS).mkdir(exist_ok=True)
 
         with log.RunLog(workdir, resume_step=int(state.step)) as run_log:
             run = _Run(
@@ -202,7 +203,7 @@ class _Run:
                     "optimizer.learning_rate or set optimizer.clip_norm."
                 )
         if step % self._config.log_every == 0 or step == self._config.num_steps:
-            values = {
+            values = {  # In the order that people look for.
                 "loss": values["loss"],
                 "learning_rate": float(self._schedule(step - 1)),
                 "grad_norm": values["grad_norm"],
@@ -244,22 +245,15 @@ class _Run:
             self._dataset.palette,
             self._dataset.class_names,
         )
-        folder = self._workdir / OVERLAYS
-        folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
-            colors.save_image(folder / f"{name}.png", picture)
+            colors.save_image(self._workdir / OVERLAYS / f"{name}.png", picture)
         self._log.images(step, {f"val/{n}": p for n, p in pictures.items()})
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for numbers that make no run."""
-    for name in (
-        "num_steps",
-        "accumulation_steps",
-        "eval_every",
-        "checkpoint_every",
-        "log_every",
-    ):
+    steps = "num_steps", "eval_every", "checkpoint_every", "log_every"
+    for name in (*steps, "accumulation_steps"):
         if config[name] < 1:
             raise UserError(f"{name}={config[name]} must be at least 1.")
     sharding.check_batch_size(
