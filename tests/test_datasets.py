@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -153,6 +154,11 @@ def test_changed_pixels_are_read(voc):
     assert arrays(load(voc).split("val").source[0])[1].tolist() == [[1] * 11] * 3
 
 
+def test_source_whose_path_is_no_utf8(tmp_path):
+    source = make_voc(tmp_path / os.fsdecode(b"m\xfcll"))
+    assert len(load(source).split("train").source) == 3
+
+
 def test_folders_of_one_name_do_not_share(tmp_path):
     one, two = make_voc(tmp_path / "1/mine"), make_voc(tmp_path / "2/mine")
     for path in [p for p in one.glob("**/*") if p.is_file()]:
@@ -225,6 +231,26 @@ def test_killed_build_leaves_nothing_that_is_taken_for_a_set(voc):
     path = prepared.prepare(config, prepared_dir)
     assert not wreck.exists()
     assert [r["name"] for r in prepared.Source(path, "train")] == list("abc")
+
+
+def test_wrecks_of_other_sets_are_removed_unless_they_are_being_built(voc):
+    sets = voc.parent / "prepared" / "segmentation"
+    for name in ("killed", "running", "whole"):
+        folder = sets / name / ("1.0.0" if name == "whole" else "incomplete.X_1.0.0")
+        folder.mkdir(parents=True)
+        (folder / "records").write_bytes(b"some")
+    with prepared._lock(sets / "running"):
+        load(voc)
+    left = {p.parent.parent.name for p in sets.glob("*/*/records")}
+    assert left == {"running", "whole"}
+
+
+def test_build_leaves_no_temporary_files(voc, monkeypatch):
+    temporary = voc.parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    load(voc)
+    assert list(temporary.iterdir()) == []
 
 
 def test_processes_that_start_together_build_once(voc):

@@ -1,4 +1,6 @@
+import os
 import pathlib
+import resource
 
 import numpy as np
 import pytest
@@ -111,6 +113,26 @@ def test_bad_options_of_parallel_folders_are_refused(parallel):
     assert_refused(parallel, "nor a folder labels", mask_dir="labels")
     (parallel / "empty").mkdir()
     assert_refused(parallel, "empty", "no mask", ".png", mask_dir="empty")
+
+
+def test_name_that_is_no_utf8_is_refused(parallel):
+    for folder in (b"images", b"masks"):
+        path = os.fsencode(parallel) + b"/" + folder
+        os.rename(path + b"/a.png", path + b"/m\xfc.png")
+    assert_refused(parallel, "m?.png", "images", "not UTF-8")
+
+
+def test_full_disk_is_told_and_nothing_left(voc):
+    # A limit on the size of a file stands for a disk that is full.
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    save(voc / "JPEGImages/b.png", noise)
+    save(voc / "SegmentationClass/b.png", np.zeros((300, 300), np.uint8))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert_refused(voc, "prepared", "cannot be written", "File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_unwritable_data_dir(voc):

@@ -62,16 +62,23 @@ def test_names_that_lead_out_are_left_out(tmp_path):
     assert files.open_files(path).names == {"in"}
 
 
-def test_links(tmp_path):
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "a").write_bytes(b"text")
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "folder").symlink_to(tmp_path / "outside")
-    (tmp_path / "root" / "file").symlink_to(tmp_path / "outside" / "a")
-    (tmp_path / "link").symlink_to(tmp_path / "root")
+def test_links_are_followed_but_not_in_a_circle(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    for folder in (outside, root):
+        folder.mkdir()
+    (outside / "a").write_bytes(b"text")
+    (outside / "back").symlink_to(root)
+    (root / "folder").symlink_to(outside)
+    (root / "twin").symlink_to(outside)
+    (root / "file").symlink_to(outside / "a")
+    (root / "self").symlink_to("self")
+    (tmp_path / "link").symlink_to(root)
     found = files.open_files(tmp_path / "link")
-    assert found.names == {"file"}
-    assert found.read("file") == b"text" and found.stat("file")[0] == 4
+    assert found.names == {"file", "folder/a", "twin/a", "self"}
+    for name in ("file", "folder/a", "twin/a"):
+        assert found.read(name) == b"text" and found.stat(name)[0] == 4
+    with pytest.raises(errors.UserError, match="self cannot be read: Too many"):
+        found.read("self")
 
 
 def test_every_truncation_is_noticed(archive):

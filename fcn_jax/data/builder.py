@@ -81,11 +81,12 @@ def make_config(
             for name in (item.image, item.mask)
         ],
     }
+    printable = str(path).encode("utf-8", "backslashreplace").decode()
     stem = re.sub(r"[^A-Za-z0-9]+", "_", path.name)[:40]
     name = f"{stem}-{_hash(str(path))}-{_hash(json.dumps(content))}"
     return SegmentationConfig(
         name=name,
-        description=f"Built from {path}.",
+        description=f"Built from {printable}.",
         files=files,
         splits=splits,
         class_names=tuple(class_names),
@@ -95,6 +96,13 @@ def make_config(
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+
+
+class _Info(tfds.core.DatasetInfo):
+    """Of a data set that Google does not host, which TFDS would look for."""
+
+    def initialize_from_bucket(self) -> None:
+        """Leaves out TFDS's look, after which an empty temporary folder remains."""
 
 
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
@@ -110,7 +118,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
     url_infos = {}  # TFDS downloads nothing, so has no list of checksums to look for.
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description=type(self).__doc__,
             features=tfds.features.FeaturesDict(
@@ -171,10 +179,12 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
             num_examples = num_bytes = 0
             for _, example in examples:
                 record = features.serialize_example(example)
-                writer.write(record)
+                with _os_errors():
+                    writer.write(record)
                 num_examples += 1
                 num_bytes += len(record)
-            writer.close()
+            with _os_errors():
+                writer.close()
             infos.append(
                 tfds.core.SplitInfo(
                     name=split,
@@ -184,6 +194,15 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
                 )
             )
         return infos
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Gives ArrayRecord's errors, as of a full disk, the type that others have."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _check_pair(

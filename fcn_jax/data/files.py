@@ -5,6 +5,7 @@ import os
 import pathlib
 import posixpath
 import tarfile
+from collections.abc import Iterator
 
 from fcn_jax.errors import UserError
 
@@ -52,36 +53,48 @@ def open_files(path: str | os.PathLike) -> Files:
 
 
 class _Folder(Files):
-    """The files of a folder and its subfolders.
-
-    Links to files are files. Links to folders are left out: they could lead anywhere,
-    or in a circle. The folder itself may be a link.
-    """
+    """The files of a folder and its subfolders; links stand for what they lead to."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
-        self.names = set()
-
-        def fail(error: OSError):
-            raise error
-
-        for folder, subfolders, files in os.walk(path, onerror=fail):
-            subfolders[:] = [name for name in subfolders if not _hidden(name)]
-            below = pathlib.Path(folder).relative_to(path)
-            self.names.update((below / f).as_posix() for f in files if not _hidden(f))
+        self.names = set(_walk(path, "", frozenset()))
 
     def read(self, name: str) -> bytes:
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
-            raise UserError(f"{self.path / name} cannot be read: {error}") from error
+            raise UserError(
+                f"{self.path / name} cannot be read: {error.strerror or error}."
+            ) from error
 
     def stat(self, name: str) -> tuple[int, int]:
         try:
             stat = (self.path / name).stat()
         except OSError as error:
-            raise UserError(f"{self.path / name} cannot be read: {error}") from error
+            raise UserError(
+                f"{self.path / name} cannot be read: {error.strerror or error}."
+            ) from error
         return stat.st_size, stat.st_mtime_ns
+
+
+def _walk(
+    folder: str | os.PathLike, prefix: str, above: frozenset[str]
+) -> Iterator[str]:
+    """Yields the names of the files below a folder, each after ``prefix``.
+
+    A link that leads back to one of the folders ``above`` it is left out.
+    """
+    place = os.path.realpath(folder)
+    if place in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _hidden(entry.name):
+                continue
+            if os.path.isdir(entry):  # Unlike `entry.is_dir`, never raises.
+                yield from _walk(entry, f"{prefix}{entry.name}/", above | {place})
+            else:
+                yield prefix + entry.name
 
 
 class _Tar(Files):

@@ -203,6 +203,13 @@ def _in_folder(files: files_lib.Files, folder: str, what: str) -> dict[str, str]
     names = files_lib.open_files(files.path / folder).names
     direct = [name for name in names if "/" not in name]
     found = _by_stem(direct, "", _suffixes(what))
+    for name in found.values():
+        # Python marks bytes that are no UTF-8 by what cannot be stored or printed.
+        if (printable := name.encode("utf-8", "replace").decode()) != name:
+            raise UserError(
+                f"The name of the {what} {printable} in {files.path / folder} is not "
+                "UTF-8; rename it."
+            )
     if not found:
         raise UserError(
             f"{files.path / folder} has no {what} of type "

@@ -31,6 +31,7 @@ def prepare(
     if not folder.exists():
         with _lock(folder.parent):
             if not folder.exists():
+                _remove_wrecks(folder.parents[1])
                 _build(config, folder)
     return folder
 
@@ -46,6 +47,14 @@ def _folder(name: str, data_dir: str | pathlib.Path) -> pathlib.Path:
     data_dir = pathlib.Path(data_dir).expanduser().absolute()
     version = str(builder.SegmentationBuilder.VERSION)
     return data_dir / builder.SegmentationBuilder.name / name / version
+
+
+def _remove_wrecks(folder: pathlib.Path) -> None:
+    """Removes what killed builds left, of any set: it can be as large as the set."""
+    for wreck in folder.glob("*/incomplete.*"):
+        # A set that is locked is being built right now.
+        with contextlib.suppress(BlockingIOError), _lock(wreck.parent, wait=False):
+            shutil.rmtree(wreck, ignore_errors=True)
 
 
 def _build(config: builder.SegmentationConfig, folder: pathlib.Path) -> None:
@@ -76,8 +85,12 @@ def _build(config: builder.SegmentationConfig, folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
-    """Holds the file ``<path>.lock``; the system frees it if the process dies."""
+def _lock(path: pathlib.Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds the file ``<path>.lock``; the system frees it if the process dies.
+
+    Raises:
+        BlockingIOError: If another process holds it, and this one is not to wait.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.with_name(path.name + ".lock").open("w")
@@ -87,7 +100,7 @@ def _lock(path: pathlib.Path) -> Iterator[None]:
             "folder that can be: choose another one."
         ) from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 

@@ -21,16 +21,16 @@ def predict(model: fcn.FCN, variables: dict, image, size, out_size, canvas):
     """The class of every pixel.
 
     Args:
-      model: a network.
-      variables: its parameters and statistics.
-      image: uint8 [B,h,w,3].
-      size: int [B,2], the images' extents in it.
-      out_size: int [B,2], sizes that the logits are resized to, bilinearly; None
-        where they are ``size``.
-      canvas: static (H, W) that holds every out size.
+        model: a network.
+        variables: its parameters and statistics.
+        image: uint8 [B,h,w,3].
+        size: int [B,2], the images' extents in it.
+        out_size: int [B,2], sizes that the logits are resized to, bilinearly; None
+            where they are ``size``.
+        canvas: static (H, W) that holds every out size.
 
     Returns:
-      uint8 [B,H,W]; outside ``out_size`` it means nothing.
+        uint8 [B,H,W]; outside ``out_size`` it means nothing.
     """
     logits = model.apply(variables, image, size)
     if out_size is not None:
@@ -56,17 +56,17 @@ class Evaluator:
         """Sets up the evaluation.
 
         Args:
-          model: scores ``len(dataset.class_names)`` classes.
-          dataset: labels in its own ids.
-          split: name of the split to score.
-          mesh: all devices; they share every batch.
-          batch_size: images at a time, on all devices together.
-          image_scale: factor on the images; the logits are resized to the masks.
-          num_workers: processes that read; 0 for threads only.
-          num_threads: threads that read.
+            model: scores ``len(dataset.class_names)`` classes.
+            dataset: labels in its own ids.
+            split: name of the split to score.
+            mesh: all devices; they share every batch.
+            batch_size: images at a time, on all devices together.
+            image_scale: factor on the images; the logits are resized to the masks.
+            num_workers: processes that read; 0 for threads only.
+            num_threads: threads that read.
 
         Raises:
-          UserError: no such split, or a batch that the devices do not share evenly.
+            UserError: no such split, or a batch that the devices do not share evenly.
         """
         sharding.check_batch_size("eval_batch_size", batch_size)
         self._dataset, self._split, self._mesh = dataset, dataset.split(split), mesh
@@ -104,12 +104,12 @@ class Evaluator:
         """Scores the split.
 
         Args:
-          variables: see ``predict``.
-          keep: numbers of the images whose predictions are wanted.
+            variables: see ``predict``.
+            keep: numbers of the images whose predictions are wanted.
 
         Returns:
-          The scores, see ``metrics.scores``, and the wanted predictions by number,
-          uint8 [H,W], H and W the largest of the split.
+            The scores, see ``metrics.scores``, and the wanted predictions by number,
+            uint8 [H,W], H and W the largest of the split.
         """
         num_images, batch_size = len(self._split.source), self._stream["batch_size"]
         # One batch is in work while the counts of the one before are fetched.
@@ -161,15 +161,15 @@ def evaluate_workdir(
     """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to the workdir.
 
     Args:
-      workdir: of a run of ``run_train.py``.
-      step: ``best``, ``latest`` or a number.
-      split: its name; "" for the validation split of the training.
+        workdir: of a run of ``run_train.py``.
+        step: ``best``, ``latest`` or a number.
+        split: its name; "" for the validation split of the training.
 
     Returns:
-      The scores and the file.
+        The scores and the file.
 
     Raises:
-      UserError: no such checkpoint or split, or a data set that has changed classes.
+        UserError: no such checkpoint or split, or a data set that has changed classes.
     """
     run = trained.load(workdir, step)
     dataset = load_dataset(run.config.data)

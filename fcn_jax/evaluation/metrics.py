@@ -17,9 +17,9 @@ def confusion(labels: jax.Array, predictions: jax.Array, num_classes: int) -> ja
     """Counts pixels, int32 [C,C]: row = true class, column = predicted class.
 
     Args:
-      labels: integers, 0 .. C-1 or IGNORE (not counted).
-      predictions: integers 0 .. C-1 of the same shape.
-      num_classes: C.
+        labels: integers, 0 .. C-1 or IGNORE (not counted).
+        predictions: integers 0 .. C-1 of the same shape.
+        num_classes: C.
     """
     labels = labels.astype(jnp.int32)
     cell = jnp.where(
@@ -35,16 +35,16 @@ def scores(
     """The scores of the FCN papers, as fractions in 0-1.
 
     Args:
-      counts: int64 [C,C], see ``confusion``.
-      class_names: C names.
-      num_images: images that the counts come from.
+        counts: int64 [C,C], see ``confusion``.
+        class_names: C names.
+        num_images: images that the counts come from.
 
     Returns:
-      ``pixel_accuracy``, ``mean_accuracy``, ``mean_iou``, ``frequency_weighted_iou``;
-      ``iou_per_class``, ``accuracy_per_class`` (name -> fraction, or None where
-      undefined: the class is neither labelled nor predicted, or not labelled) and
-      ``pixels_per_class`` (name -> labelled pixels); ``num_images``, ``num_pixels``.
-      Undefined classes do not enter the means; without labelled pixels all are None.
+        ``pixel_accuracy``, ``mean_accuracy``, ``mean_iou``, ``frequency_weighted_iou``;
+        ``iou_per_class``, ``accuracy_per_class`` (name -> fraction, or None where
+        undefined: the class is neither labelled nor predicted, or not labelled) and
+        ``pixels_per_class`` (name -> labelled pixels); ``num_images``, ``num_pixels``.
+        Undefined classes do not enter the means; without labelled pixels all are None.
     """
     counts = np.asarray(counts, np.int64)
     right, labelled = np.diag(counts), counts.sum(1)

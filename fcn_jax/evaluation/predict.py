@@ -20,7 +20,7 @@ def find_images(path: epath.PathLike) -> list[epath.Path]:
     """The image, or the images in the folder (not below it), by name.
 
     Raises:
-      UserError: there is none, or two would write the same output files.
+        UserError: there is none, or two would write the same output files.
     """
     path = epath.Path(path)
     if not path.exists():
@@ -53,9 +53,9 @@ class Predictor:
         """Sets up the prediction.
 
         Args:
-          run: network and preprocessing.
-          max_side: longest side, in pixels, at which images are worked on; longer
-            ones are shrunk and their logits resized back. 0: no limit.
+            run: network and preprocessing.
+            max_side: longest side, in pixels, at which images are worked on; longer
+                ones are shrunk and their logits resized back. 0: no limit.
         """
         self._run, self._max_side = run, max_side
         self._predict = jax.jit(
@@ -102,13 +102,13 @@ def predict_files(
     viewer shows the photo (an EXIF rotation is applied).
 
     Args:
-      run: network, class names and palette.
-      paths: image files.
-      output: folder to write to, made if need be.
-      max_side: see ``Predictor``.
+        run: network, class names and palette.
+        paths: image files.
+        output: folder to write to, made if need be.
+        max_side: see ``Predictor``.
 
     Yields:
-      One sentence for each file that is no readable image; the others go on.
+        One sentence for each file that is no readable image; the others go on.
     """
     output = epath.Path(output)
     predictor = Predictor(run, max_side=max_side)

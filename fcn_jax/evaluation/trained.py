@@ -17,13 +17,13 @@ class Trained:
     """A checkpoint brought back to life.
 
     Attributes:
-      config: that of its training.
-      class_names: name of each class id.
-      palette: uint8 [256,3], RGB of each class id.
-      model: maps images to logits.
-      variables: for ``model.apply``, replicated over ``mesh``.
-      step: optimization steps taken.
-      mesh: all devices.
+        config: that of its training.
+        class_names: name of each class id.
+        palette: uint8 [256,3], RGB of each class id.
+        model: maps images to logits.
+        variables: for ``model.apply``, replicated over ``mesh``.
+        step: optimization steps taken.
+        mesh: all devices.
     """
 
     config: ml_collections.ConfigDict
@@ -39,7 +39,7 @@ def load(workdir: epath.PathLike, step: str = "best") -> Trained:
     """Loads a checkpoint: ``best`` by validation mIoU, ``latest``, or a step's number.
 
     Raises:
-      UserError: no such workdir or step.
+        UserError: no such workdir or step.
     """
     checkpoints.require_checkpoints(workdir)
     mesh = sharding.make_mesh()

@@ -74,14 +74,14 @@ class FCN(nn.Module):
     """Fully convolutional network: images of any size -> class scores of every pixel.
 
     Attributes:
-      num_classes: number of classes, background included.
-      stride: 32, 16 or 8: FCN-32s, FCN-16s (fuses pool4) or FCN-8s (and pool3).
-      depth, width, batch_norm, dropout, remat: of the encoder, see ``vgg.VGG``.
-      upsampling: ``bilinear`` (frozen), ``learned`` or ``resize``.
-      score_init: a key of ``SCORE_INITS``.
-      geometry: one of ``GEOMETRIES``; ``same``: all sizes are divided rounding up.
-      mean, std: RGB, in units of the 0-255 input; travel with the checkpoint.
-      dtype: of activations; parameters stay float32, the logits are float32.
+        num_classes: number of classes, background included.
+        stride: 32, 16 or 8: FCN-32s, FCN-16s (fuses pool4) or FCN-8s (and pool3).
+        depth, width, batch_norm, dropout, remat: of the encoder, see ``vgg.VGG``.
+        upsampling: ``bilinear`` (frozen), ``learned`` or ``resize``.
+        score_init: a key of ``SCORE_INITS``.
+        geometry: one of ``GEOMETRIES``; ``same``: all sizes are divided rounding up.
+        mean, std: RGB, in units of the 0-255 input; travel with the checkpoint.
+        dtype: of activations; parameters stay float32, the logits are float32.
     """
 
     num_classes: int
@@ -110,16 +110,16 @@ class FCN(nn.Module):
         """Scores every pixel.
 
         Args:
-          images: RGB [B,H,W,3], 0-255, integer or float; image ``b`` occupies its
-            top-left ``sizes[b]`` pixels, whatever lies outside is ignored.
-          sizes: int [B,2], heights and widths >= 1; None: all fill the canvas.
-          train: whether to drop units and, unless ``update_batch_norm`` says
-            otherwise, to use and record this batch's statistics.
-          update_batch_norm: see ``vgg.VGG``; default ``train``.
+            images: RGB [B,H,W,3], 0-255, integer or float; image ``b`` occupies its
+                top-left ``sizes[b]`` pixels, whatever lies outside is ignored.
+            sizes: int [B,2], heights and widths >= 1; None: all fill the canvas.
+            train: whether to drop units and, unless ``update_batch_norm`` says
+                otherwise, to use and record this batch's statistics.
+            update_batch_norm: see ``vgg.VGG``; default ``train``.
 
         Returns:
-          Logits, float32 [B,H,W,num_classes]. Those inside an image equal the logits
-          of that image alone; those outside mean nothing.
+            Logits, float32 [B,H,W,num_classes]. Those inside an image equal the logits
+            of that image alone; those outside mean nothing.
         """
         batch, *canvas, _ = images.shape
         if sizes is None:
@@ -157,12 +157,12 @@ def create(num_classes: int, *, dtype: str = "auto", **fields) -> FCN:
     """An FCN from a config's plain values, checked.
 
     Args:
-      num_classes: at least 2.
-      dtype: ``float32``, ``bfloat16`` or ``auto``: bfloat16 on accelerators.
-      **fields: attributes of ``FCN``; sequences may be lists.
+        num_classes: at least 2.
+        dtype: ``float32``, ``bfloat16`` or ``auto``: bfloat16 on accelerators.
+        **fields: attributes of ``FCN``; sequences may be lists.
 
     Raises:
-      UserError: a value that the network cannot have.
+        UserError: a value that the network cannot have.
     """
     choices = {
         "stride": STRIDES,

@@ -69,13 +69,13 @@ def resize(x: jax.Array, sizes: jax.Array, out_sizes: jax.Array, canvas) -> jax.
     """Resizes every image of a batch from its own size to another, bilinearly.
 
     Args:
-      x: [B,h,w,C]; image ``b`` occupies its top-left ``sizes[b]`` cells.
-      sizes: int [B,2], heights and widths in cells, at least 1.
-      out_sizes: int [B,2], the sizes wanted.
-      canvas: static (H, W) that holds every out size.
+        x: [B,h,w,C]; image ``b`` occupies its top-left ``sizes[b]`` cells.
+        sizes: int [B,2], heights and widths in cells, at least 1.
+        out_sizes: int [B,2], the sizes wanted.
+        canvas: static (H, W) that holds every out size.
 
     Returns:
-      [B,H,W,C]; what lies outside ``out_sizes[b]`` means nothing.
+        [B,H,W,C]; what lies outside ``out_sizes[b]`` means nothing.
     """
     _, h, w, _ = x.shape
     matrices = jax.vmap(resize_matrix, in_axes=(0, 0, None, None))
@@ -104,12 +104,12 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     depth-to-space computes it without dilating the input.
 
     Args:
-      x: [B,h,w,C_in].
-      kernel: [2s,2s,C_in,C_out], entry ``t`` reaching output ``i * s + t`` from cell
-        ``i`` (Caffe's and PyTorch's orientation).
+        x: [B,h,w,C_in].
+        kernel: [2s,2s,C_in,C_out], entry ``t`` reaching output ``i * s + t`` from cell
+            ``i`` (Caffe's and PyTorch's orientation).
 
     Returns:
-      [B,h*s,w*s,C_out].
+        [B,h*s,w*s,C_out].
     """
     b, h, w, _ = x.shape
     k, _, c_in, c_out = kernel.shape

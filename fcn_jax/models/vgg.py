@@ -44,14 +44,14 @@ class VGG(nn.Module):
     an image do not depend on the canvas that it lies in, nor on its neighbours.
 
     Attributes:
-      depth: 11, 13, 16 or 19.
-      width: multiplies every channel count (at least 1 channel each).
-      batch_norm: batch normalisation after every convolution of the five blocks;
-        its statistics count pixels inside the images only.
-      dropout: rate of the element-wise dropout after fc6 and fc7, in [0, 1).
-      remat: recompute each block in the backward pass instead of keeping its
-        activations: less memory, more time.
-      dtype: of activations; parameters stay float32.
+        depth: 11, 13, 16 or 19.
+        width: multiplies every channel count (at least 1 channel each).
+        batch_norm: batch normalisation after every convolution of the five blocks;
+            its statistics count pixels inside the images only.
+        dropout: rate of the element-wise dropout after fc6 and fc7, in [0, 1).
+        remat: recompute each block in the backward pass instead of keeping its
+            activations: less memory, more time.
+        dtype: of activations; parameters stay float32.
     """
 
     depth: int = 16
@@ -68,14 +68,14 @@ class VGG(nn.Module):
         """Encodes normalised images.
 
         Args:
-          x: float [B,H,W,3], zero outside the images.
-          sizes: int [B,2], each image's height and width.
-          train: whether to drop units.
-          update_batch_norm: whether batch normalisation uses and records this batch's
-            statistics instead of the recorded ones.
+            x: float [B,H,W,3], zero outside the images.
+            sizes: int [B,2], each image's height and width.
+            train: whether to drop units.
+            update_batch_norm: whether batch normalisation uses and records this batch's
+                statistics instead of the recorded ones.
 
         Returns:
-          ``pool3`` (stride 8), ``pool4`` (16) and ``fc7`` (32): [B,h,w,C].
+            ``pool3`` (stride 8), ``pool4`` (16) and ``fc7`` (32): [B,h,w,C].
         """
         run_block = partial(VGG._block, update_batch_norm=update_batch_norm)
         features = {}

@@ -147,7 +147,7 @@ def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:
     """The step that ``best``, ``latest`` or a number means.
 
     Raises:
-      UserError: there is no such checkpoint; names those that exist.
+        UserError: there is no such checkpoint; names those that exist.
     """
     checkpoints = checkpointer.checkpoints
     steps = [c.step for c in checkpoints]

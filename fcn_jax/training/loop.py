@@ -1,6 +1,7 @@
 """Training from a config, start to end, with evaluation, checkpoints and logs."""
 
 import contextlib
+import functools
 import math
 import time
 
@@ -30,15 +31,15 @@ def train_and_evaluate(
     """Trains to ``config.num_steps``, from the workdir's latest checkpoint if any.
 
     Args:
-      config: see ``configs/default.py``.
-      workdir: holds the run: checkpoints, logs and overlays.
+        config: see ``configs/default.py``.
+        workdir: holds the run: checkpoints, logs and overlays.
 
     Returns:
-      The final state.
+        The final state.
 
     Raises:
-      UserError: a setting or the data are wrong (before anything is written), or the
-        loss is no longer finite.
+        UserError: for wrong settings or data, before anything is written; or where
+            the loss is no longer finite.
     """
     workdir = epath.Path(workdir)
     _check(config)
@@ -90,9 +91,7 @@ def train_and_evaluate(
         num_threads=config.data.num_threads,
     )
 
-    def create(key):
-        return state_lib.create(model, tx, key)
-
+    create = functools.partial(state_lib.create, model, tx)
     _say(
         f"{dataset.name}: {len(train_split.source)} training images, {num_classes} "
         f"classes. FCN-{model.stride}s, VGG-{model.depth}, "
@@ -203,7 +202,7 @@ class _Run:
                     "optimizer.learning_rate or set optimizer.clip_norm."
                 )
         if step % self._config.log_every == 0 or step == self._config.num_steps:
-            values = {  # In the order that people look for.
+            values = {
                 "loss": values["loss"],
                 "learning_rate": float(self._schedule(step - 1)),
                 "grad_norm": values["grad_norm"],

@@ -23,13 +23,13 @@ def cross_entropy(
     and a count add up over micro-batches and devices, means do not.
 
     Args:
-      logits: [...,C].
-      labels: int [...]: 0 .. C-1, or IGNORE for pixels that do not count.
-      class_weights: [C], None: all 1.
-      label_smoothing: share of the target spread evenly over the classes, in [0, 1).
+        logits: [...,C].
+        labels: int [...]: 0 .. C-1, or IGNORE for pixels that do not count.
+        class_weights: [C], None: all 1.
+        label_smoothing: share of the target spread evenly over the classes, in [0, 1).
 
     Returns:
-      Two float32 scalars.
+        Two float32 scalars.
     """
     logits = logits.astype(jnp.float32)
     labelled = labels != IGNORE
@@ -51,11 +51,11 @@ def median_frequency_weights(
     """Class weights median(f) / f (Eigen & Fergus, ICCV 2015, section 6.2).
 
     Args:
-      pixel_counts: int [C], labelled pixels of each class in the training masks.
-      image_pixel_counts: int [C], labelled pixels of the masks that hold the class.
+        pixel_counts: int [C], labelled pixels of each class in the training masks.
+        image_pixel_counts: int [C], labelled pixels of the masks that hold the class.
 
     Returns:
-      float32 [C]; classes that never occur get weight 1.
+        float32 [C]; classes that never occur get weight 1.
     """
     occurs = pixel_counts > 0
     frequency = pixel_counts / np.maximum(image_pixel_counts, 1)
@@ -69,12 +69,12 @@ def resolve_class_weights(
     """The config's ``loss.class_weights`` as float32 [C], None where it is empty.
 
     Args:
-      setting: "" (none), "median_frequency", or numbers between commas, one a class.
-      split: its masks were counted when it was prepared.
-      num_classes: C.
+        setting: "" (none), "median_frequency", or numbers between commas, one a class.
+        split: its masks were counted when it was prepared.
+        num_classes: C.
 
     Raises:
-      UserError: none of these, or numbers that are too many, too few or negative.
+        UserError: none of these, or numbers that are too many, too few or negative.
     """
     if not setting:
         return None

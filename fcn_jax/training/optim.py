@@ -18,14 +18,14 @@ def make_schedule(
     """Linear warm-up from 0 to ``peak``, then a decay to 0 at ``num_steps``.
 
     Args:
-      name: one of SCHEDULES; ``poly`` decays as (1 - t) ** power.
-      peak: highest learning rate.
-      num_steps: length of the run, warm-up included.
-      warmup_steps: 0 for none.
-      power: of ``poly``.
+        name: one of SCHEDULES; ``poly`` decays as (1 - t) ** power.
+        peak: highest learning rate.
+        num_steps: length of the run, warm-up included.
+        warmup_steps: 0 for none.
+        power: of ``poly``.
 
     Raises:
-      UserError: unknown name, or a warm-up as long as the run.
+        UserError: unknown name, or a warm-up as long as the run.
     """
     if name not in SCHEDULES:
         raise UserError(
@@ -53,13 +53,13 @@ def trainable_mask(params: Any, pattern: str) -> Any:
     """Which parameters train: a tree of bools like ``params``.
 
     Args:
-      params: nested dicts.
-      pattern: regular expression searched for at the start of names such as
-        ``encoder/conv1_1/kernel``; ``.*`` is everything, ``decoder/`` freezes the
-        encoder, ``(?!encoder/conv[12]_)`` its first two blocks.
+        params: nested dicts.
+        pattern: regular expression searched for at the start of names such as
+            ``encoder/conv1_1/kernel``; ``.*`` is everything, ``decoder/`` freezes the
+            encoder, ``(?!encoder/conv[12]_)`` its first two blocks.
 
     Raises:
-      UserError: no regular expression, or one that matches nothing.
+        UserError: no regular expression, or one that matches nothing.
     """
     try:
         regex = re.compile(pattern)
@@ -102,16 +102,16 @@ def make_optimizer(
     """An optimizer of the trainable parameters; the others get no state at all.
 
     Args:
-      name: one of OPTIMIZERS.
-      learning_rate: a number or a schedule of the step.
-      momentum: of ``sgd``.
-      weight_decay: pulls on kernels only, not on biases and normalisation; added to
-        the gradient in ``sgd`` and ``adam`` (L2), apart from it in ``adamw``.
-      clip_norm: highest norm of the trainable gradients together; 0 for no limit.
-      trainable: tree of bools like the parameters, see ``trainable_mask``.
+        name: one of OPTIMIZERS.
+        learning_rate: a number or a schedule of the step.
+        momentum: of ``sgd``.
+        weight_decay: pulls on kernels only, not on biases and normalisation; added to
+            the gradient in ``sgd`` and ``adam`` (L2), apart from it in ``adamw``.
+        clip_norm: highest norm of the trainable gradients together; 0 for no limit.
+        trainable: tree of bools like the parameters, see ``trainable_mask``.
 
     Raises:
-      UserError: unknown name.
+        UserError: unknown name.
     """
     if name not in OPTIMIZERS:
         raise UserError(

@@ -25,20 +25,21 @@ def make_train_step(
     """Builds ``step(state, batch, key) -> (state, scalars)``, jitted.
 
     Args:
-      model: an ``fcn.FCN``.
-      tx: see ``optim.make_optimizer``.
-      trainable: tree of bools like the parameters. Batch statistics of a frozen layer
-        stay as they are, and the whole network then normalises by recorded ones.
-      class_weights: float [C] or None, see ``losses.cross_entropy``.
-      label_smoothing: see ``losses.cross_entropy``.
-      accumulation_steps: micro-batches that a batch is worked through in. The gradient
-        is that of the whole batch (sums over all pixels, divided once).
-      out_shardings: of the state and the scalars, e.g. ``sharding.replicated(mesh)``.
+        model: an ``fcn.FCN``.
+        tx: see ``optim.make_optimizer``.
+        trainable: tree of bools like the parameters. Batch statistics of a frozen
+            layer stay as they are; the whole network then normalises by recorded
+            ones.
+        class_weights: float [C] or None, see ``losses.cross_entropy``.
+        label_smoothing: see ``losses.cross_entropy``.
+        accumulation_steps: micro-batches that a batch is worked through in. The
+            gradient is that of the whole batch: sums over all pixels, divided once.
+        out_shardings: of the state and the scalars, e.g. ``sharding.replicated(mesh)``.
 
     Returns:
-      A function that donates ``state``. ``batch``: image uint8 [B,H,W,3], size int32
-      [B,2], label uint8 [B,H,W]. ``scalars``: ``loss`` per labelled pixel and
-      ``grad_norm`` of the trainable parameters.
+        A function that donates ``state``. ``batch``: image uint8 [B,H,W,3], size int32
+        [B,2], label uint8 [B,H,W]. ``scalars``: ``loss`` per labelled pixel and
+        ``grad_norm`` of the trainable parameters.
     """
     update_batch_norm = all(
         trains
