@@ -10,17 +10,19 @@ def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
     config.data.name = "shapes"
     config.augment.crop = (96, 96)
-    config.augment.scale = (0.75, 1.5)
+    config.augment.scale = (0.75, 1.25)
     config.model.depth = 11
     config.model.width = 0.25
     config.model.batch_norm = True
+    config.model.dropout = 0.1
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 1e-2
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
-    config.num_steps = 1_000
-    config.log_every = 50
+    config.batch_size = 8
+    config.num_steps = 1_500
+    config.log_every = 100
     config.eval_every = 500
     config.checkpoint_every = 250
     return config

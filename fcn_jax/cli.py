@@ -3,10 +3,12 @@
 import difflib
 import pathlib
 import re
+import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
+import ml_collections
 from absl import app, flags, logging
 
 from fcn_jax.errors import UserError
@@ -25,12 +27,6 @@ def enable_compilation_cache(folder: str) -> None:
     if folder:
         path = pathlib.Path(folder).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(path))
-
-
-def nearest(name: str, names) -> str:
-    """' Did you mean X?', or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _without_traceback(main: Callable[[], None]) -> None:
@@ -53,26 +49,47 @@ def _exit_with(error: UserError) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; says in one sentence what is wrong with it."""
     for i, arg in enumerate(argv):
-        match = re.fullmatch(r"--?config(?:=(.*))?", arg)
-        if match:
-            _check_config_path(
-                match[1] if match[1] is not None else argv[i + 1 : i + 2]
-            )
+        if match := re.fullmatch(r"--?config(?:=(.*))?", arg):
+            value = match[1] if match[1] is not None else "".join(argv[i + 1 : i + 2])
+            _check_config(value, argv)
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(str(error).strip('"').split("\n")[0]) from error
+        raise UserError(str(error).split("\n")[0]) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no flag; flags start with --.")
     return rest
 
 
-def _check_config_path(value) -> None:
-    path = value if isinstance(value, str) else "".join(value)
-    file = pathlib.Path(path.split(":")[0])
+def _check_config(value: str, argv: list[str]) -> None:
+    """Raises UserError if the config file, or a field to override, does not exist."""
+    file = pathlib.Path(value)
     if not file.is_file():
         folder = file.parent if file.parent.is_dir() else pathlib.Path("configs")
         known = sorted(str(p) for p in folder.glob("*.py"))
         raise UserError(
-            f"--config={path}: there is no such file.{nearest(str(file), known)}"
+            f"--config={value}: there is no such file.{_nearest(str(file), known)}"
         )
+    known = set(_names(runpy.run_path(str(file))["get_config"]()))
+    for arg in argv:
+        match = re.match(r"--?config\.([^=]+)", arg)
+        if match and match[1] not in known:
+            raise UserError(
+                f"--config.{match[1]}: {file} has no such field."
+                f"{_nearest(match[1], known)} All are in configs/default.py."
+            )
+
+
+def _names(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
+    """The dotted names of all fields."""
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean X?', or nothing."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]}?" if close else ""

@@ -382,6 +382,11 @@ def test_a_missing_workdir_split_and_input_are_named(folder, whole):
             ["--config=configs/fcn8s.py", "--config.batchsize=3"],
             "batch_size",
         ),
+        (
+            "run_train.py",
+            ["--config", "configs/fcn8s.py", "--config.data.sauce=x"],
+            "data.source?",
+        ),
         ("run_train.py", [], "--config is missing"),
         (
             "run_train.py",

@@ -22,6 +22,7 @@ _INSIDE = 0.7  # Of the radius: the least distance of the centre from the image'
 _MAX_HIDDEN = 0.3  # Of a shape's area, by one other shape.
 _TRIES = 20  # To place a shape.
 _NUMBERS = (2, 4)  # Of shapes in an image.
+_MAX_TURN = np.pi / 9  # Either way.
 _DULL = (0.0, 0.3), (0.2, 0.9)  # Ranges of saturation and value of the grounds,
 _VIVID = (0.6, 1.0), (0.5, 1.0)  # and of the shapes.
 
@@ -151,7 +152,7 @@ def _draw(
     size: tuple[int, int],
 ) -> np.ndarray:
     """Returns uint8 [h, w], 1 inside a turned and slightly stretched form."""
-    turn = rng.uniform(0, 2 * np.pi)
+    turn = rng.uniform(-_MAX_TURN, _MAX_TURN)
     stretch = np.diag(rng.uniform(0.9, 1.1, 2))
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     # Whole numbers of 1/16 pixel.
@@ -178,11 +179,13 @@ def _cross(arm: float) -> np.ndarray:
     return np.concatenate([quarter @ t for t in turns])
 
 
+_UPRIGHT = np.array([[1, 1], [-1, 1]]) / np.sqrt(2)
+_ON_ITS_BASE = np.array([[0, -1], [1, 0]])
 _OUTLINES = {
     "circle": [_polygon(60)],
-    "square": [_polygon(4)],
-    "triangle": [_polygon(3)],
-    "star": [_polygon(10, (1.0, 0.45))],
+    "square": [_polygon(4) @ _UPRIGHT],
+    "triangle": [_polygon(3) @ _ON_ITS_BASE],
+    "star": [_polygon(10, (1.0, 0.45)) @ _ON_ITS_BASE],
     "ring": [_polygon(60), _polygon(60, (0.55,))],
     "cross": [_cross(0.3)],
 }
