@@ -12,14 +12,14 @@ _SPLIT = flags.DEFINE_string("split", "", "Split to score; default: validation."
 
 def main() -> None:
     """Prints a table and writes ``eval_<split>_<step>.json`` to the workdir."""
-    from fcn_jax.evaluation import evaluate
+    from fcn_jax.evaluation import evaluate, trained
     from fcn_jax.reporting import table
 
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing; give the folder of a training run.")
-    scores, path = evaluate.evaluate_workdir(
-        _WORKDIR.value, step=_STEP.value, split=_SPLIT.value
-    )
+    run = trained.load(_WORKDIR.value, _STEP.value)
+    cli.enable_compilation_cache(run.config.compilation_cache)
+    scores, path = evaluate.evaluate_run(run, _WORKDIR.value, _SPLIT.value)
     print(table.per_class_table(list(scores["iou_per_class"]), scores))
     print(f"Written to {path}.")
 

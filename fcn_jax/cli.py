@@ -23,7 +23,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def enable_compilation_cache(folder: str) -> None:
-    """Keeps compiled programs in a folder, so that the next start is faster."""
+    """Keeps compiled programs in a folder, so that the next start is faster.
+
+    JAX looks at the setting when it compiles for the first time, and never again.
+    """
     if folder:
         path = pathlib.Path(folder).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(path))

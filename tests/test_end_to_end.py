@@ -205,7 +205,7 @@ def test_a_finished_run_stays_as_it_is(folder, whole, capsys):
 def test_evaluation_gives_the_score_of_training_to_all_digits(folder, whole):
     workdir, _ = whole
     logged = {line["step"]: line for line in log_of(workdir) if "val/mean_iou" in line}
-    scores, path = evaluate.evaluate_workdir(workdir, step="latest", split="")
+    scores, path = evaluate.evaluate_run(trained.load(workdir, "latest"), workdir)
     assert path.name == "eval_val_6.json"
     assert json.loads(path.read_text()) == scores
     for name in ("pixel_accuracy", "mean_accuracy", "mean_iou"):
@@ -243,7 +243,7 @@ def test_predictions_are_those_that_were_scored(folder, whole):
         for t, p in zip(ids.ravel(), predicted.ravel(), strict=True):
             if t != 255:
                 counts[t, p] += 1
-    scores, _ = evaluate.evaluate_workdir(workdir, step="latest", split="")
+    scores, _ = evaluate.evaluate_run(trained.load(workdir, "latest"), workdir)
     assert scores["pixel_accuracy"] == pytest.approx(np.trace(counts) / counts.sum())
 
 
@@ -346,7 +346,7 @@ def test_a_changed_list_of_classes_is_refused(folder, whole):
     with pytest.raises(UserError, match="house, tree.*house, bush"):
         loop.train_and_evaluate(config, workdir)
     with pytest.raises(UserError, match="house, tree.*house, bush"):
-        evaluate.evaluate_workdir(workdir, step="latest", split="")
+        evaluate.evaluate_run(trained.load(workdir, "latest"), workdir)
 
 
 @pytest.mark.parametrize("step", ["5", "first", "-1"])
@@ -360,7 +360,7 @@ def test_a_missing_workdir_split_and_input_are_named(folder, whole):
         trained.load(folder / "nowhere")
     assert not (folder / "nowhere").exists()
     with pytest.raises(UserError, match='no split "test".*train'):
-        evaluate.evaluate_workdir(whole[0], step="latest", split="test")
+        evaluate.evaluate_run(trained.load(whole[0], "latest"), whole[0], "test")
     empty = folder / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match="holds no images"):

@@ -155,23 +155,22 @@ def load_dataset(data: ml_collections.ConfigDict) -> datasets.Dataset:
     )
 
 
-def evaluate_workdir(
-    workdir: epath.PathLike, *, step: str, split: str
+def evaluate_run(
+    run: trained.Trained, workdir: epath.PathLike, split: str = ""
 ) -> tuple[dict[str, Any], epath.Path]:
-    """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to the workdir.
+    """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to its workdir.
 
     Args:
-        workdir: of a run of ``run_train.py``.
-        step: ``best``, ``latest`` or a number.
+        run: the checkpoint.
+        workdir: that of its training.
         split: its name; "" for the validation split of the training.
 
     Returns:
         The scores and the file.
 
     Raises:
-        UserError: no such checkpoint or split, or a data set that has changed classes.
+        UserError: no such split, or a data set that has changed classes.
     """
-    run = trained.load(workdir, step)
     dataset = load_dataset(run.config.data)
     checkpoints.require_same_classes(run.class_names, dataset.class_names)
     split = split or run.config.data.val_split

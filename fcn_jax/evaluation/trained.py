@@ -48,9 +48,7 @@ def load(workdir: epath.PathLike, step: str = "best") -> Trained:
         metadata = checkpoints.read_metadata(checkpointer, number)
         config = ml_collections.ConfigDict(metadata["config"])
         model = fcn.create(len(metadata["class_names"]), **config.model)
-        shapes = jax.eval_shape(
-            lambda key: state.init_variables(model, key), jax.random.key(0)
-        )
+        shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0)))
         variables = checkpoints.restore_variables(
             checkpointer,
             number,
