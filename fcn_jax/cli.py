@@ -1,6 +1,7 @@
 """What the ``run_*.py`` scripts share: flags, errors and the compilation cache."""
 
 import difflib
+import errno
 import pathlib
 import re
 import runpy
@@ -12,6 +13,18 @@ import ml_collections
 from absl import app, flags, logging
 
 from fcn_jax.errors import UserError
+
+# What a folder can be to blame for; any other OSError is a bug of ours.
+_ENVIRONMENT = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -39,12 +52,19 @@ def _without_traceback(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _exit_with(error)
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        _exit_with(
+            f"{error.filename or 'A file'} cannot be read or written "
+            f"({error.strerror}); choose another folder, or mend this one."
+        )
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
 
 
-def _exit_with(error: UserError) -> None:
+def _exit_with(error: UserError | str) -> None:
     print(f"Error: {error}", file=sys.stderr, flush=True)
     sys.exit(1)
 

@@ -6,3 +6,27 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+import example_folders  # noqa: E402
+import example_runs  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from fcn_jax.training import loop  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A data set, the compilation cache, and one undisturbed run of six steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    example_folders.make_voc(folder / "source")
+    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="session")
+def whole(folder):
+    workdir = folder / "whole"
+    return workdir, loop.train_and_evaluate(example_runs.tiny_config(folder), workdir)

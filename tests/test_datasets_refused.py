@@ -2,6 +2,7 @@ import os
 import pathlib
 import resource
 
+import example_folders
 import numpy as np
 import pytest
 from example_folders import load, make_parallel, make_voc, save
@@ -139,3 +140,13 @@ def test_unwritable_data_dir(voc):
     (voc.parent / "prepared").write_text("")
     with pytest.raises(UserError, match="prepared"):
         load(voc)
+
+
+def test_a_split_of_void_alone(voc):
+    for name in "de":  # The validation images.
+        path = voc / f"SegmentationClass/{name}.png"
+        save(path, np.full_like(example_folders.pixels(name)[1], 255))
+    dataset = load(voc)
+    assert dataset.split("train").pixel_counts.any()
+    with pytest.raises(UserError, match='split "val".* has no labelled pixel'):
+        dataset.split("val")

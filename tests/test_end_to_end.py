@@ -1,9 +1,7 @@
-"""Whole runs on a tiny data set: training, resuming, scoring, predicting, failing."""
+"""Whole runs on a tiny data set: training, resuming, scoring, predicting."""
 
 import json
 import os
-import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,82 +12,12 @@ import example_folders
 import jax
 import numpy as np
 import pytest
+from example_runs import CLASSES, ROOT, flags, tiny_config, tiny_settings
 from PIL import Image
 
-from configs import default
 from fcn_jax.data import images
-from fcn_jax.errors import UserError
 from fcn_jax.evaluation import evaluate, predict, trained
 from fcn_jax.training import checkpoints, loop
-
-ROOT = pathlib.Path(__file__).parents[1]
-CLASSES = ["ground", "house", "tree"]
-
-
-def tiny_settings(folder):
-    """Overrides, as on the command line, for seconds on one core."""
-    return {
-        "data.name": "folder",
-        "data.source": str(folder / "source"),
-        "data.dir": str(folder / "data"),
-        "data.num_threads": 1,
-        "augment.crop": (32, 32),
-        "augment.scale": (1.0, 3.0),
-        "model.depth": 11,
-        "model.width": 0.03125,
-        "model.batch_norm": True,
-        "model.score_init": "lecun_normal",  # Predictions differ from the first step.
-        "optimizer.name": "adam",
-        "optimizer.learning_rate": 0.003,
-        "optimizer.warmup_steps": 2,
-        "batch_size": 2,
-        "eval_batch_size": 2,
-        "num_steps": 6,
-        "log_every": 1,
-        "eval_every": 4,
-        "checkpoint_every": 2,
-        "num_overlays": 2,
-        "compilation_cache": "",
-    }
-
-
-def tiny_config(folder, **changes):
-    config = default.get_config()
-    config.update_from_flattened_dict(
-        tiny_settings(folder) | {k.replace("__", "."): v for k, v in changes.items()}
-    )
-    return config
-
-
-def flags(settings):
-    return [f"--config.{name}={value}" for name, value in settings.items()]
-
-
-def run(script, *args):
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A data set, the compilation cache, and one undisturbed run of six steps."""
-    folder = tmp_path_factory.mktemp("runs")
-    example_folders.make_voc(folder / "source")
-    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
-@pytest.fixture(scope="module")
-def whole(folder):
-    workdir = folder / "whole"
-    return workdir, loop.train_and_evaluate(tiny_config(folder), workdir)
 
 
 def log_of(workdir):
@@ -263,143 +191,3 @@ def test_photos_are_predicted_upright_and_large_ones_at_a_limit(folder, whole):
     predictor = predict.Predictor(run_)
     np.testing.assert_array_equal(mask, predictor(upright))
     assert predict.Predictor(run_, max_side=30)(upright).shape == (40, 60)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good(folder):
-    workdir = folder / "exploding"
-    config = tiny_config(
-        folder,
-        optimizer__name="sgd",
-        optimizer__learning_rate=1e25,
-        optimizer__warmup_steps=0,
-        model__batch_norm=False,
-        model__score_init="lecun_normal",
-        checkpoint_every=1,
-    )
-    with pytest.raises(UserError, match=r"(at|after) step \d.*is kept|are kept"):
-        loop.train_and_evaluate(config, workdir)
-    saved = [p for p in (workdir / "checkpoints").iterdir()]
-    with checkpoints.open_folder(workdir, write=False) as checkpointer:
-        for path in saved:
-            metadata = checkpoints.read_metadata(checkpointer, int(path.name))
-            assert metadata["class_names"] == CLASSES
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 3, "accumulation_steps": 2}, "batch_size=3 does not divide"),
-        ({"eval_batch_size": 0}, "eval_batch_size=0"),
-        ({"num_steps": 0}, "num_steps=0"),
-        ({"model__stride": 4}, "model.stride=4"),
-        ({"augment__scale": (2.0, 1.0)}, "scale range is (2.0, 1.0)"),
-        ({"augment__crop": (0, 5)}, "crop is (0, 5)"),
-        ({"loss__label_smoothing": 1.0}, "loss.label_smoothing=1.0"),
-        ({"loss__class_weights": "1,2"}, "loss.class_weights='1,2'"),
-        ({"optimizer__name": "lion"}, "optimizer.name='lion'"),
-        ({"optimizer__schedule": "step"}, "optimizer.schedule='step'"),
-        ({"trainable": "head"}, "trainable='head'"),
-        ({"data__name": "cityscapes"}, '"cityscapes"'),
-        ({"data__train_split": "trainval"}, '"trainval"'),
-        ({"data__image_scale": 0.0}, "image scale is 0.0"),
-        ({"data__source": "/nowhere"}, "/nowhere"),
-    ],
-)
-def test_bad_settings_are_named_before_anything_is_written(folder, changes, message):
-    workdir = folder / "never"
-    with pytest.raises(UserError) as error:
-        loop.train_and_evaluate(tiny_config(folder, **changes), workdir)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-    assert not workdir.exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model__width": 0.0625}, "model.width (0.03125 there, 0.0625 now)"),
-        ({"model__depth": 13}, "model.depth (11 there, 13 now)"),
-        ({"num_steps": 9}, "num_steps (6 there, 9 now)"),
-    ],
-)
-def test_another_runs_workdir_is_refused(folder, whole, changes, message):
-    before = sorted(p for p in whole[0].rglob("*"))
-    with pytest.raises(UserError, match="another run") as error:
-        loop.train_and_evaluate(tiny_config(folder, **changes), whole[0])
-    assert message in str(error.value)
-    assert sorted(p for p in whole[0].rglob("*")) == before
-
-
-def test_a_changed_list_of_classes_is_refused(folder, whole):
-    other = folder / "other"
-    shutil.copytree(folder / "source", other / "source")
-    (other / "source/classes.txt").write_text("ground\nhouse\nbush\n")
-    workdir = other / "run"
-    shutil.copytree(whole[0], workdir)
-    config = tiny_config(folder, data__source=str(other / "source"))
-    # The same run, moved: only the classes differ.
-    for checkpoint in (workdir / "checkpoints").iterdir():
-        path = checkpoint / "_CHECKPOINT_METADATA"
-        path.write_text(
-            path.read_text().replace(str(folder / "source"), str(other / "source"))
-        )
-    with pytest.raises(UserError, match="house, tree.*house, bush"):
-        loop.train_and_evaluate(config, workdir)
-    with pytest.raises(UserError, match="house, tree.*house, bush"):
-        evaluate.evaluate_run(trained.load(workdir, "latest"), workdir)
-
-
-@pytest.mark.parametrize("step", ["5", "first", "-1"])
-def test_a_missing_step_is_named_with_those_that_exist(whole, step):
-    with pytest.raises(UserError, match=rf"--step={step}.*6"):
-        trained.load(whole[0], step)
-
-
-def test_a_missing_workdir_split_and_input_are_named(folder, whole):
-    with pytest.raises(UserError, match="holds no checkpoint"):
-        trained.load(folder / "nowhere")
-    assert not (folder / "nowhere").exists()
-    with pytest.raises(UserError, match='no split "test".*train'):
-        evaluate.evaluate_run(trained.load(whole[0], "latest"), whole[0], "test")
-    empty = folder / "empty"
-    empty.mkdir()
-    with pytest.raises(UserError, match="holds no images"):
-        predict.find_images(empty)
-    with pytest.raises(UserError, match="does not exist"):
-        predict.find_images(folder / "gone.jpg")
-    for name in ("x.png", "x.jpg"):
-        (empty / name).touch()
-    with pytest.raises(UserError, match=r"x\.jpg and x\.png"):
-        predict.find_images(empty)
-
-
-@pytest.mark.parametrize(
-    ("script", "args", "message"),
-    [
-        ("run_train.py", ["--config=configs/fcn8.py"], "configs/fcn8s.py?"),
-        (
-            "run_train.py",
-            ["--config=configs/fcn8s.py", "--config.batchsize=3"],
-            "batch_size",
-        ),
-        (
-            "run_train.py",
-            ["--config", "configs/fcn8s.py", "--config.data.sauce=x"],
-            "data.source?",
-        ),
-        ("run_train.py", [], "--config is missing"),
-        (
-            "run_train.py",
-            ["--config=configs/fcn8s.py", "--config.num_steps=many"],
-            "many",
-        ),
-        ("run_eval.py", ["--workdir=nowhere"], "nowhere"),
-        ("run_predict.py", ["--workdir=nowhere"], "--input is missing"),
-    ],
-)
-def test_a_mistake_on_the_command_line_is_one_line(script, args, message):
-    done = run(script, *args)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert message in done.stderr
-    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1

@@ -49,13 +49,23 @@ class Dataset:
     splits: dict[str, Split]
 
     def split(self, name: str) -> Split:
-        """Returns a split; raises UserError if there is none of this name."""
+        """Returns a split to train on or to score.
+
+        Raises:
+            UserError: If there is none of this name, or it has no labelled pixel.
+        """
         if name not in self.splits:
             raise UserError(
                 f'The data set "{self.name}" has no split "{name}"; choose one of '
                 f"{', '.join(self.splits)}."
             )
-        return self.splits[name]
+        split = self.splits[name]
+        if not split.pixel_counts.any():
+            raise UserError(
+                f'The split "{name}" of the data set "{self.name}" has no labelled '
+                "pixel, only void (255); label some, or choose another split."
+            )
+        return split
 
 
 def load(

@@ -1,0 +1,59 @@
+"""Settings of a tiny run, and how to start one as a user does."""
+
+import pathlib
+import subprocess
+import sys
+
+from configs import default
+
+ROOT = pathlib.Path(__file__).parents[1]
+CLASSES = ["ground", "house", "tree"]
+
+
+def tiny_settings(folder):
+    """Overrides, as on the command line, for seconds on one core."""
+    return {
+        "data.name": "folder",
+        "data.source": str(folder / "source"),
+        "data.dir": str(folder / "data"),
+        "data.num_threads": 1,
+        "augment.crop": (32, 32),
+        "augment.scale": (1.0, 3.0),
+        "model.depth": 11,
+        "model.width": 0.03125,
+        "model.batch_norm": True,
+        "model.score_init": "lecun_normal",  # Predictions differ from the first step.
+        "optimizer.name": "adam",
+        "optimizer.learning_rate": 0.003,
+        "optimizer.warmup_steps": 2,
+        "batch_size": 2,
+        "eval_batch_size": 2,
+        "num_steps": 6,
+        "log_every": 1,
+        "eval_every": 4,
+        "checkpoint_every": 2,
+        "num_overlays": 2,
+        "compilation_cache": "",
+    }
+
+
+def tiny_config(folder, **changes):
+    config = default.get_config()
+    config.update_from_flattened_dict(
+        tiny_settings(folder) | {k.replace("__", "."): v for k, v in changes.items()}
+    )
+    return config
+
+
+def flags(settings):
+    return [f"--config.{name}={value}" for name, value in settings.items()]
+
+
+def run(script, *args):
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
