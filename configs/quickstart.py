@@ -21,8 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
     config.batch_size = 8
-    config.num_steps = 1_400
+    config.num_steps = 1_600
     config.log_every = 100
-    config.eval_every = 700
-    config.checkpoint_every = 350
+    config.eval_every = 800
+    config.checkpoint_every = 400
     return config
