@@ -288,4 +288,5 @@ def test_workers_end_with_the_program(tmp_path, end, code):
             "\n" if end == "return" else None, timeout=20
         )
         assert process.returncode == code
-        assert complaints.count("Traceback") == (end == "interrupt")
+        # An interrupt may strike any thread, and more than one may tell of it.
+        assert ("Traceback" in complaints) == (end == "interrupt")
