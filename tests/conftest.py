@@ -30,3 +30,13 @@ def folder(tmp_path_factory):
 def whole(folder):
     workdir = folder / "whole"
     return workdir, loop.train_and_evaluate(example_runs.tiny_config(folder), workdir)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    return example_folders.make_voc(tmp_path / "mine")
+
+
+@pytest.fixture
+def parallel(tmp_path):
+    return example_folders.make_parallel(tmp_path / "mine")

@@ -29,16 +29,6 @@ from fcn_jax.errors import UserError
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture
-def voc(tmp_path):
-    return make_voc(tmp_path / "mine")
-
-
-@pytest.fixture
-def parallel(tmp_path):
-    return make_parallel(tmp_path / "mine")
-
-
 def test_records_are_the_files_in_the_order_of_the_list(voc):
     dataset = load(voc)
     assert dataset.class_names == ("ground", "house", "tree")

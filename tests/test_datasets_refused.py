@@ -5,20 +5,10 @@ import resource
 import example_folders
 import numpy as np
 import pytest
-from example_folders import load, make_parallel, make_voc, save
+from example_folders import load, save
 
 from fcn_jax.data import datasets
 from fcn_jax.errors import UserError
-
-
-@pytest.fixture
-def voc(tmp_path):
-    return make_voc(tmp_path / "mine")
-
-
-@pytest.fixture
-def parallel(tmp_path):
-    return make_parallel(tmp_path / "mine")
 
 
 def assert_refused(source, *words, **kwargs):

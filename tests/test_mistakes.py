@@ -39,6 +39,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good(folder):
         ({"model__stride": 4}, "model.stride=4"),
         ({"augment__scale": (2.0, 1.0)}, "scale range is (2.0, 1.0)"),
         ({"augment__crop": (0, 5)}, "crop is (0, 5)"),
+        ({"augment__crop": (5,)}, "crop is (5,)"),
+        ({"augment__scale": (1.0,)}, "scale range is (1.0,)"),
         ({"loss__label_smoothing": 1.0}, "loss.label_smoothing=1.0"),
         ({"loss__class_weights": "1,2"}, "loss.class_weights='1,2'"),
         ({"optimizer__name": "lion"}, "optimizer.name='lion'"),

@@ -103,9 +103,11 @@ class Augment:
 
     def __post_init__(self):
         """Raises UserError for sizes and scales that give no image."""
-        if min(self.crop) < 1:
-            raise UserError(f"The crop is {self.crop}; both sides must be 1 or more.")
-        if not 0 < self.scale[0] <= self.scale[1]:
+        if len(self.crop) != 2 or min(self.crop) < 1:
+            raise UserError(
+                f"The crop is {self.crop}; give a height and a width of 1 or more."
+            )
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise UserError(
                 f"The scale range is {self.scale}; give a lower and an upper factor, "
                 "both above 0."
