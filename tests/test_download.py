@@ -7,11 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from fcn_jax import errors
-from fcn_jax.data import download
+from fcn_jax import download, errors
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -89,9 +88,9 @@ def part(path):
     return path.with_name("file.bin.part")
 
 
-def fetch(path, *servers, sha256=SHA256, **kwargs):
+def fetch(path, *servers, checksum=CHECKSUM, **kwargs):
     urls = [getattr(server, "url", server) for server in servers]
-    download.fetch(urls, sha256=sha256, path=path, **kwargs)
+    download.fetch(urls, checksum=checksum, path=path, **kwargs)
 
 
 def check_published(path):
@@ -163,8 +162,8 @@ def test_server_that_cuts_for_ever_is_given_up(path, serve):
 
 def test_wrong_checksum_publishes_nothing(path, serve):
     server = serve()
-    with pytest.raises(errors.UserError, match="checksum is not 00"):
-        fetch(path, server, sha256="00" * 32)
+    with pytest.raises(errors.UserError, match="checksum is not sha256:00"):
+        fetch(path, server, checksum="sha256:" + "00" * 32)
     assert not path.exists() and not part(path).exists()
     assert len(server.seen) == 1
 
@@ -265,3 +264,15 @@ def test_full_disk(path, serve, monkeypatch):
     with pytest.raises(errors.UserError, match="No space left on device.*make room"):
         fetch(path, serve())
     assert not path.exists()
+
+
+@pytest.mark.parametrize("digits", [8, 32])
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_checksums_may_be_md5_or_first_digits(path, serve, algorithm, digits):
+    right = hashlib.new(algorithm, CONTENT).hexdigest()[:digits]
+    wrong = right[:-1] + ("1" if right[-1] == "0" else "0")
+    with pytest.raises(errors.UserError, match=f"checksum is not {algorithm}:{wrong}"):
+        fetch(path, serve(), checksum=f"{algorithm}:{wrong}")
+    assert not path.exists()
+    fetch(path, serve(), checksum=f"{algorithm}:{right}")
+    assert path.read_bytes() == CONTENT

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcn_jax import errors
-from fcn_jax.data import datasets, download, files, labels, voc
+from fcn_jax import download, errors
+from fcn_jax.data import datasets, files, labels, voc
 
 SPLITS = {
     "train": ["2007_000032", "2007_000039"],
@@ -120,9 +120,9 @@ def test_archive(root, archive, tmp_path):
 def test_download(root, archive, tmp_path, monkeypatch):
     calls = []
 
-    def fetch(urls, *, sha256, path, size, remedy):
+    def fetch(urls, *, checksum, path, size, remedy):
         assert len(urls) > 1 and all(url.endswith(archive.name) for url in urls)
-        assert sha256.startswith("e14f7632") and size == 1_999_639_040
+        assert checksum.startswith("sha256:e14f7632") and size == 1_999_639_040
         calls.append(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(archive, path)

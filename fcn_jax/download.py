@@ -26,7 +26,7 @@ class _MirrorError(Exception):
 def fetch(
     urls: Sequence[str],
     *,
-    sha256: str,
+    checksum: str,
     path: str | os.PathLike,
     size: int | None = None,
     remedy: str = "",
@@ -39,7 +39,8 @@ def fetch(
 
     Args:
         urls: Where the same file can be had; tried in turn.
-        sha256: Its checksum, hexadecimal.
+        checksum: "sha256:" or "md5:" and hexadecimal digits; the first ones are enough,
+            since some publishers tell no more.
         path: Where it shall be. Its folder is made.
         size: Its size in bytes, if known.
         remedy: What to do with the file if it is downloaded by hand; the end of a
@@ -54,7 +55,7 @@ def fetch(
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path):
-            return _fetch(urls, sha256, path, size, remedy or f"to {path}")
+            return _fetch(urls, checksum, path, size, remedy or f"to {path}")
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}); make room or "
@@ -63,7 +64,11 @@ def fetch(
 
 
 def _fetch(
-    urls: Sequence[str], sha256: str, path: pathlib.Path, size: int | None, remedy: str
+    urls: Sequence[str],
+    checksum: str,
+    path: pathlib.Path,
+    size: int | None,
+    remedy: str,
 ):
     if path.exists():  # Another process was faster.
         return
@@ -75,12 +80,12 @@ def _fetch(
         orders.insert(0, orders[0])
     for order in orders:
         _receive_all(order, part, size, remedy)
-        if _checksum(part) == sha256:
+        if matches(part, checksum):
             os.replace(part, path)
             return
         part.unlink()
     raise UserError(
-        f"{path.name} was downloaded, but its checksum is not {sha256}: it was "
+        f"{path.name} was downloaded, but its checksum is not {checksum}: it was "
         f"damaged on the way or replaced at {' and '.join(urls)}. Try later, or "
         f"download it by hand {remedy}."
     )
@@ -182,6 +187,8 @@ def _size(part: pathlib.Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _checksum(part: pathlib.Path) -> str:
-    with part.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def matches(path: pathlib.Path, checksum: str) -> bool:
+    """Returns whether a file has a checksum, as `fetch` takes it."""
+    algorithm, digits = checksum.split(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest().startswith(digits)
