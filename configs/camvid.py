@@ -14,6 +14,7 @@ from configs import default
 def get_config() -> ml_collections.ConfigDict:
     """A narrow VGG-16 with batch norm, at half resolution."""
     config = default.get_config()
+    config.init_from = ""  # Random weights.
     config.data.name = "folder"
     config.data.image_scale = 0.5
     config.augment.crop = (180, 240)

@@ -16,6 +16,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_steps = 30_000  # Optimization steps of the whole run.
     config.trainable = ".*"  # Parameters that train: a pattern, e.g. "decoder/".
 
+    config.init_from = "vgg16-caffe"  # Weights to start from: a known name, a weight
+    #                  file, a workdir, or WORKDIR/checkpoints/N; "": random ones.
+    config.init_params = ".*"  # Parameters to take of those: a pattern.
+    config.init_family = ""  # Whose weights a file has: "" (recognised), torchvision
+    #                          (RGB, ImageNet's mean and std), caffe (BGR, a mean).
+    config.weights_cache = "~/.cache/fcn_jax/weights"  # Folder of downloaded weights.
+
     config.log_every = 50  # Steps.
     config.eval_every = 2_000  # Steps between scorings of the whole validation split.
     config.eval_batch_size = 16  # Images at a time, all devices together.
@@ -26,19 +33,22 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = data = ml_collections.ConfigDict()
     data.name = "voc"  # voc, folder or shapes.
     data.source = ""  # Folder or archive to build from; "": download (voc).
+    data.sbd_source = ""  # voc: that of SBD, for the splits sbd_train and trainaug.
     data.dir = "data"  # Folder in which prepared data live.
     data.image_dir = "images"  # folder: two parallel folders in `source`, ...
     data.mask_dir = "masks"  # ... where it is not in VOC layout.
     data.val_fraction = 0.2  # folder: share of validation images, for two folders.
     data.split_seed = 0  # folder: of the random choice of those.
-    data.train_split = "train"  # Split that is trained on.
-    data.val_split = "val"  # Split that is scored during training.
+    data.train_split = "train"  # Split that is trained on; voc has also trainval,
+    #                             trainaug (10582 images, with SBD's) and sbd_train.
+    data.val_split = "val"  # Split scored during training; voc: also seg11valid.
+    data.with_replacement = False  # Draw images at random, not each once an epoch.
     data.image_scale = 1.0  # Images are worked on at this scale, scored at their own.
     data.num_workers = 0  # Reading processes; 0: threads of the main process only.
     data.num_threads = 4  # Reading threads in each process that reads.
 
     config.augment = augment = ml_collections.ConfigDict()
-    augment.crop = (512, 512)  # Height and width of training images, in pixels.
+    augment.crop = (512, 512)  # Height and width of training images; (): whole ones.
     augment.scale = (0.5, 2.0)  # Range of the random scale, on top of image_scale.
     augment.flip = True  # Left-right, for half the images.
     augment.photometric = True  # Random brightness, contrast, saturation and hue.
@@ -52,21 +62,27 @@ def get_config() -> ml_collections.ConfigDict:
     model.upsampling = "bilinear"  # Transposed convolution: bilinear (frozen) or
     #                                learned; or resize (bilinear, edges replicated).
     model.score_init = "zeros"  # Score layers: zeros (the paper's) or lecun_normal.
-    model.geometry = "same"  # Sizes are divided rounding up.
-    model.mean = (123.675, 116.28, 103.53)  # RGB, subtracted from 0-255.
-    model.std = (58.395, 57.12, 57.375)  # RGB, divided by.
+    model.geometry = "same"  # Or caffe: the reference's paddings and crops.
+    model.skip_scales = (1.0, 1.0)  # Factors on pool4 and pool3 before the scores.
+    model.mean = ()  # RGB, subtracted from 0-255; (): that of init_from, or ImageNet's.
+    model.std = ()  # RGB, divided by; (): likewise.
     model.remat = False  # Recompute activations: less memory, more time.
     model.dtype = "auto"  # Activations: float32, bfloat16, auto (by the device).
 
     config.loss = loss = ml_collections.ConfigDict()
     loss.class_weights = ""  # "", "median_frequency", or "1,0.5,..." for each class.
+    loss.reduction = "mean"  # Of labelled pixels; or sum, over an image's pixels.
     loss.label_smoothing = 0.0  # Share of the target spread over all classes.
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
-    optimizer.name = "sgd"  # sgd, adam or adamw.
-    optimizer.learning_rate = 0.01  # Peak; for the mean loss of labelled pixels.
+    optimizer.name = "adam"  # sgd, adam or adamw.
+    optimizer.learning_rate = 1e-5  # Peak. Low: pretrained weights are soon destroyed.
     optimizer.momentum = 0.9  # Of sgd.
-    optimizer.weight_decay = 5e-4  # On kernels only.
+    optimizer.weight_decay = 1e-6  # L2 for sgd and adam, decoupled for adamw.
+    optimizer.multipliers = (  # Pattern, factor on learning rate, factor on decay; the
+        (".*/kernel", 1.0, 1.0),  # first that matches a parameter counts.
+        (".*", 1.0, 0.0),  # No decay of biases and normalisation.
+    )
     optimizer.clip_norm = 0.0  # Highest norm of the gradient; 0: no limit.
     optimizer.schedule = "poly"  # poly, cosine or constant.
     optimizer.power = 0.9  # Of poly.

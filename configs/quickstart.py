@@ -8,6 +8,7 @@ from configs import default
 def get_config() -> ml_collections.ConfigDict:
     """To be run first: shows that the installation works."""
     config = default.get_config()
+    config.init_from = ""  # Random weights.
     config.data.name = "shapes"
     config.augment.crop = (96, 96)
     config.augment.scale = (0.75, 1.25)

@@ -1,5 +1,7 @@
 """The network against counts from the literature, NumPy loops, and itself alone."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,12 +57,21 @@ def test_encoder_parameter_counts_are_torchvisions(depth, count):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize(
-    ("stride", "method"),
-    [(8, "bilinear"), (8, "learned"), (16, "resize"), (32, "resize")],
+    ("geometry", "stride", "method"),
+    [
+        ("same", 8, "bilinear"),
+        ("same", 8, "learned"),
+        ("same", 16, "resize"),
+        ("same", 32, "resize"),
+        ("caffe", 8, "bilinear"),
+        ("caffe", 16, "learned"),
+        ("caffe", 32, "bilinear"),
+    ],
 )
-def test_logits_equal_those_of_each_image_alone(stride, method, batch_norm):
+def test_logits_equal_those_of_each_image_alone(geometry, stride, method, batch_norm):
     model = fcn.FCN(
         5,
+        geometry=geometry,
         stride=stride,
         upsampling=method,
         batch_norm=batch_norm,
@@ -123,7 +134,7 @@ def test_batch_norm_counts_the_pixels_of_all_images_and_no_others():
 
 
 def transposed_conv_loop(x, kernel):
-    """Caffe's Deconvolution, kernel 2s and stride s, cropped by s / 2."""
+    """Caffe's Deconvolution, kernel 2s and stride s, all of it."""
     _, h, w, _ = x.shape
     s = kernel.shape[0] // 2
     full = np.zeros((x.shape[0], (h + 1) * s, (w + 1) * s, kernel.shape[-1]))
@@ -132,24 +143,36 @@ def transposed_conv_loop(x, kernel):
             full[:, i * s : (i + 2) * s, j * s : (j + 2) * s] += np.einsum(
                 "bc,ijcd->bijd", x[:, i, j], kernel
             )
-    return full[:, s // 2 : s // 2 + h * s, s // 2 : s // 2 + w * s]
+    return full
 
 
-@pytest.mark.parametrize("stride", [2, 8, 16, 32])
-def test_transposed_convolution_equals_a_loop(stride):
+# Stride, offset and size of a window: aligned ones, and the reference's.
+WINDOWS = [
+    (2, 1, (6, 8)),
+    (2, 0, (8, 10)),
+    (8, 4, (24, 32)),
+    (8, 31, (1, 9)),
+    (16, 27, (30, 20)),
+    (32, 19, (70, 100)),
+]
+
+
+@pytest.mark.parametrize(("stride", "offset", "size"), WINDOWS)
+def test_transposed_convolution_equals_a_loop(stride, offset, size):
     rng = np.random.default_rng(3)
     x = rng.normal(size=(2, 3, 4, 3)).astype(np.float32)
     kernel = rng.normal(size=(2 * stride, 2 * stride, 3, 2)).astype(np.float32)
+    full = transposed_conv_loop(x, kernel)
     np.testing.assert_allclose(
-        upsampling.transposed_conv(jnp.asarray(x), jnp.asarray(kernel)),
-        transposed_conv_loop(x, kernel),
+        upsampling.transposed_conv(jnp.asarray(x), jnp.asarray(kernel), offset, size),
+        full[:, offset : offset + size[0], offset : offset + size[1]],
         rtol=1e-4,
         atol=1e-5,
     )
 
 
-@pytest.mark.parametrize("stride", [2, 8, 16, 32])
-def test_bilinear_upsampling_equals_the_papers_kernel(stride):
+@pytest.mark.parametrize(("stride", "offset", "size"), WINDOWS)
+def test_bilinear_upsampling_equals_the_papers_kernel(stride, offset, size):
     # upsample_filt of the reference: factor = (k + 1) // 2, centre = factor - 0.5.
     k = 2 * stride
     factor = (k + 1) // 2
@@ -157,10 +180,14 @@ def test_bilinear_upsampling_equals_the_papers_kernel(stride):
     filt = (1 - abs(y - factor + 0.5) / factor) * (1 - abs(x - factor + 0.5) / factor)
     kernel = np.zeros((k, k, 3, 3))
     kernel[:, :, range(3), range(3)] = filt[..., None]
-    x = np.random.default_rng(4).normal(size=(1, 5, 3, 3)).astype(np.float32)
-    expected = transposed_conv_loop(x, kernel)
-    frozen = upsampling.transposed_bilinear(jnp.asarray(x), stride)
-    np.testing.assert_allclose(frozen, expected, rtol=0, atol=1e-5)
+    x = np.random.default_rng(4).normal(size=(1, 5, 4, 3)).astype(np.float32)
+    full = transposed_conv_loop(x, kernel)
+    np.testing.assert_allclose(
+        upsampling.transposed_bilinear(jnp.asarray(x), stride, offset, size),
+        full[:, offset : offset + size[0], offset : offset + size[1]],
+        rtol=0,
+        atol=1e-5,
+    )
     started = upsampling.bilinear_kernel_init(None, kernel.shape)
     np.testing.assert_allclose(started, kernel, rtol=0, atol=1e-6)
 
@@ -181,7 +208,7 @@ def test_resizing_equals_jax_image_resize():
             actual[:, :height, :width], expected, rtol=0, atol=1e-5
         )
     layer = upsampling.Upsample(8, "resize")
-    actual = layer.apply({}, jnp.asarray(x), jnp.ones((1, 5, 3, 1), bool))
+    actual = layer.apply({}, jnp.asarray(x), jnp.ones((1, 5, 3, 1), bool), 4, (40, 24))
     expected = jax.image.resize(x, (1, 40, 24, 2), "linear", antialias=False)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
@@ -196,10 +223,12 @@ def test_both_forms_of_a_convolution_agree():
             x, kernel
         )
 
-    a = value_and_gradients(convolution.conv2d)
-    b = value_and_gradients(convolution._native)
-    for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(p, q, rtol=1e-3, atol=1e-3)
+    for padding in ("SAME", "VALID"):
+        x = x if padding == "SAME" else jnp.pad(x, ((0, 0), (1, 1), (3, 2), (0, 0)))
+        a = value_and_gradients(partial(convolution.conv2d, padding=padding))
+        b = value_and_gradients(partial(convolution._native, padding=padding))
+        for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+            np.testing.assert_allclose(p, q, rtol=1e-3, atol=1e-3)
 
 
 def test_score_layers_start_at_zero_unless_asked():
@@ -218,14 +247,14 @@ def test_dropout_drops_single_units_and_only_in_training():
     modes = {"train": False, "update_batch_norm": False}
     variables = encoder.init(jax.random.key(0), x, sizes, **modes)
     variables["params"]["fc7"]["bias"] += 1.0  # Away from what ReLU sets to zero.
-    whole = encoder.apply(variables, x, sizes, **modes)["fc7"]
+    whole = encoder.apply(variables, x, sizes, **modes)["fc7"].x
     dropped = encoder.apply(
         variables,
         x,
         sizes,
         **(modes | {"train": True}),
         rngs={"dropout": jax.random.key(1)},
-    )["fc7"]
+    )["fc7"].x
     assert 0.4 < float((dropped[whole > 0] == 0).mean()) < 0.6
     assert ((dropped == 0).any((1, 2)) & (dropped != 0).any((1, 2))).any()
 
@@ -258,6 +287,11 @@ def test_rematerialisation_changes_no_gradient():
         ({"depth": 12}, "model.depth=12"),
         ({"upsampling": "nearest"}, "model.upsampling='nearest'"),
         ({"geometry": "valid"}, "model.geometry='valid'"),
+        (
+            {"geometry": "caffe", "upsampling": "resize"},
+            "'resize' has no meaning with model.geometry='caffe'",
+        ),
+        ({"skip_scales": (0.01,)}, "model.skip_scales"),
         ({"score_init": "ones"}, "model.score_init='ones'"),
         ({"dropout": 1.0}, "model.dropout=1.0"),
         ({"width": 0.0}, "model.width=0.0"),

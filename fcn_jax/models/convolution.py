@@ -1,5 +1,7 @@
 """Convolution in the form that the backend computes fastest."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,17 +13,18 @@ import jax.numpy as jnp
 PATCHES_FROM = 5
 
 
-def _native(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _native(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     """The same as one matrix product of all windows, for odd square kernels."""
-    b, h, w, _ = x.shape
     k, _, c_in, c_out = kernel.shape
-    x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    if padding == "SAME":
+        x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    b, h, w = x.shape[0], x.shape[1] - k + 1, x.shape[2] - k + 1
     windows = jnp.concatenate(
         [x[:, i : i + h, j : j + w] for i in range(k) for j in range(k)], axis=-1
     )
@@ -30,28 +33,35 @@ def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     ).reshape(b, h, w, c_out)
 
 
-def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Stride-1 SAME convolution of x [B,h,w,C_in] by an odd kernel [k,k,C_in,C_out]."""
+def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
+    """Stride-1 convolution of x [B,h,w,C_in] by an odd kernel [k,k,C_in,C_out].
+
+    The padding is ``SAME`` (the output has x's size) or ``VALID`` (``k - 1`` less).
+    """
+    native = partial(_native, padding=padding)
     if kernel.shape[0] < PATCHES_FROM:
-        return _native(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=_patches, default=_native)
+        return native(x, kernel)
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=partial(_patches, padding=padding), default=native
+    )
 
 
 class Conv(nn.Module):
-    """A stride-1 SAME convolution with bias; ``nn.Conv``'s parameters and meaning."""
+    """A stride-1 convolution with bias; ``nn.Conv``'s parameters and meaning."""
 
     features: int
     kernel_size: int
+    padding: str = "SAME"
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B,h,w,C] to [B,h,w,features]."""
+        """Maps [B,h,w,C] to [B,h,w,features], for VALID to less: see ``conv2d``."""
         k = self.kernel_size
         kernel = self.param(
             "kernel", self.kernel_init, (k, k, x.shape[-1], self.features)
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return conv2d(x, kernel) + bias
+        return conv2d(x, kernel, self.padding) + bias

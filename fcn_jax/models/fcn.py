@@ -14,12 +14,25 @@ from fcn_jax.errors import UserError
 from fcn_jax.models import convolution, upsampling, vgg
 
 STRIDES = (32, 16, 8)
-# Later: "caffe", the reference geometry (conv1_1 padded by 100, VALID fc6, crops).
-GEOMETRIES = ("same",)
+GEOMETRIES = ("same", "caffe")
+# Of the reference nets ("caffe"): conv1_1 pads by 100, of which 1 is the convolution's
+# own; windows start at these rows and columns of pool4, pool3 and the last upsampling.
+BORDER = 99
+SKIP_OFFSETS = {16: 5, 8: 9}
+LAST_OFFSETS = {32: 19, 16: 27, 8: 31}
 SCORE_INITS = {  # Of the layers that score classes.
     "zeros": nn.initializers.zeros,  # The paper's.
     "lecun_normal": nn.initializers.lecun_normal(),
 }
+
+
+def upsampling_layers(stride: int) -> tuple[str, ...]:
+    """The names of the decoder's upsampling layers, in order."""
+    return {
+        32: ("upscore",),
+        16: ("upscore2", "upscore16"),
+        8: ("upscore2", "upscore_pool4", "upscore8"),
+    }[stride]
 
 
 class Decoder(nn.Module):
@@ -32,42 +45,56 @@ class Decoder(nn.Module):
     stride: int
     upsampling: str
     score_init: str
+    geometry: str
+    skip_scales: tuple[float, float]
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, features: dict, sizes: dict, canvas) -> jax.Array:
-        """Features by name, sizes by stride (int [B,2]) -> scores [B,*canvas,C]."""
+    def __call__(self, features: dict[str, vgg.Feature], canvas) -> jax.Array:
+        """Features by name -> scores [B,*canvas,C]."""
 
-        def score(name, layer, stride):
+        def score(name, feature, scale=1.0):
+            x, sizes = feature
             x = convolution.Conv(
                 self.num_classes,
                 1,
                 kernel_init=SCORE_INITS[self.score_init],
                 dtype=self.dtype,
                 name=name,
-            )(features[layer])
-            return masked(x, stride)
+            )(x if scale == 1 else x * scale)
+            return masked(x, sizes)
 
-        def masked(x, stride):
-            return jnp.where(vgg.valid_mask(sizes[stride], *x.shape[1:3]), x, 0)
+        def masked(x, sizes):
+            return jnp.where(vgg.valid_mask(sizes, *x.shape[1:3]), x, 0)
 
-        def upsample(name, x, stride, to, height, width):
-            valid = vgg.valid_mask(sizes[stride], *x.shape[1:3])
-            x = upsampling.Upsample(stride // to, self.upsampling, name=name)(x, valid)
-            return x[:, :height, :width]  # Ceil-mode sizes: the surplus is at the end.
+        def upsample(name, x, sizes, stride, offset, canvas):
+            valid = vgg.valid_mask(sizes, *x.shape[1:3])
+            layer = upsampling.Upsample(stride, self.upsampling, name=name)
+            return layer(x, valid, offset, canvas)
 
-        x, at = score("score_fr", "fc7", 32), 32
-        for name, skip, layer, stride in (
-            ("upscore2", "score_pool4", "pool4", 16),
-            ("upscore_pool4", "score_pool3", "pool3", 8),
+        same = self.geometry == "same"
+        x, at = score("score_fr", features["fc7"]), 32
+        sizes = features["fc7"].sizes
+        for name, skip, layer, stride, scale in (
+            ("upscore2", "score_pool4", "pool4", 16, self.skip_scales[0]),
+            ("upscore_pool4", "score_pool3", "pool3", 8, self.skip_scales[1]),
         ):
             if self.stride <= stride:
-                y = score(skip, layer, stride)
-                x = upsample(name, x, at, stride, *y.shape[1:3])
-                x, at = masked(x, stride) + y, stride
+                y = score(skip, features[layer], scale)
+                if same:  # Ceil-mode sizes: the skip's, the surplus is at the end.
+                    x = upsample(name, x, sizes, 2, 1, y.shape[1:3])
+                    sizes = features[layer].sizes
+                else:  # All of the upsampled, and the part of the skip that meets it.
+                    height, width = (2 * n + 2 for n in x.shape[1:3])
+                    x = upsample(name, x, sizes, 2, 0, (height, width))
+                    sizes = 2 * sizes + 2
+                    start = SKIP_OFFSETS[stride]
+                    y = y[:, start : start + height, start : start + width]
+                x, at = masked(x + y, sizes), stride
         # The last upsampling feeds softmax and argmax: in float32.
-        name = "upscore" if at == 32 else f"upscore{at}"
-        return upsample(name, x.astype(jnp.float32), at, 1, *canvas)
+        name = upsampling_layers(self.stride)[-1]
+        offset = at // 2 if same else LAST_OFFSETS[at]
+        return upsample(name, x.astype(jnp.float32), sizes, at, offset, canvas)
 
 
 class FCN(nn.Module):
@@ -79,7 +106,12 @@ class FCN(nn.Module):
         depth, width, batch_norm, dropout, remat: of the encoder, see ``vgg.VGG``.
         upsampling: ``bilinear`` (frozen), ``learned`` or ``resize``.
         score_init: a key of ``SCORE_INITS``.
-        geometry: one of ``GEOMETRIES``; ``same``: all sizes are divided rounding up.
+        geometry: ``same``: all sizes are divided rounding up, and cells lie centred on
+            their pixels. ``caffe``: that of the reference nets, which published FCN
+            weights need: a border of zeros, fc6 without padding, windows where their
+            ``Crop`` layers have them.
+        skip_scales: factors on pool4 and pool3 before they are scored; 0.01 and 0.0001
+            in the reference FCN-8s that is trained at once, else 1.
         mean, std: RGB, in units of the 0-255 input; travel with the checkpoint.
         dtype: of activations; parameters stay float32, the logits are float32.
     """
@@ -93,6 +125,7 @@ class FCN(nn.Module):
     upsampling: str = "bilinear"
     score_init: str = "zeros"
     geometry: str = "same"
+    skip_scales: tuple[float, float] = (1.0, 1.0)
     mean: tuple[float, float, float] = (122.67892, 116.66877, 104.00699)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     remat: bool = False
@@ -130,27 +163,30 @@ class FCN(nn.Module):
             self.std
         )
         x = jnp.where(vgg.valid_mask(sizes, *canvas), x, 0).astype(self.dtype)
+        caffe = self.geometry == "caffe"
+        if caffe:
+            x = jnp.pad(x, ((0, 0), (BORDER, BORDER), (BORDER, BORDER), (0, 0)))
+            sizes = sizes + 2 * BORDER
         features = vgg.VGG(
             self.depth,
             self.width,
             self.batch_norm,
+            "VALID" if caffe else "SAME",
             self.dropout,
             self.remat,
             self.dtype,
             name="encoder",
         )(x, sizes, train=train, update_batch_norm=update_batch_norm)
-
-        by_stride = {1: sizes}
-        for stride in (2, 4, 8, 16, 32):
-            by_stride[stride] = vgg.halve(by_stride[stride // 2])
         return Decoder(
             self.num_classes,
             self.stride,
             self.upsampling,
             self.score_init,
+            self.geometry,
+            self.skip_scales,
             self.dtype,
             name="decoder",
-        )(features, by_stride, canvas)
+        )(features, tuple(canvas))
 
 
 def create(num_classes: int, *, dtype: str = "auto", **fields) -> FCN:
@@ -182,6 +218,17 @@ def create(num_classes: int, *, dtype: str = "auto", **fields) -> FCN:
         )
     if not fields.get("width", 1) > 0:
         raise UserError(f"model.width={fields['width']} must be greater than 0.")
+    if (fields.get("geometry"), fields.get("upsampling")) == ("caffe", "resize"):
+        raise UserError(
+            "model.upsampling='resize' has no meaning with model.geometry='caffe', "
+            "whose cells are not centred on pixels; use bilinear or learned."
+        )
+    if "skip_scales" in fields:
+        scales = fields["skip_scales"] = tuple(fields["skip_scales"])
+        if len(scales) != 2:
+            raise UserError(
+                f"model.skip_scales={scales} must be two numbers, for pool4 and pool3."
+            )
     for name in ("mean", "std"):
         if name in fields:
             fields[name] = _rgb(name, fields[name])

@@ -1,11 +1,14 @@
 """Upsampling by bilinear transposed convolution, frozen or learned, or by resizing.
 
-A transposed convolution with kernel ``2 * stride`` and stride ``stride``, cropped by
-``stride / 2`` on each side, maps ``n`` cells to ``n * stride`` with pixel centres
-aligned (fcn_facts: Caffe's ``Deconvolution`` layer, ``padding='SAME'`` in JAX). None
-of the forms here dilates its input: XLA runs input-dilated convolutions tens to
-thousands of times slower than the matrix products and 2x2 convolutions used instead.
+A transposed convolution with kernel ``2 * stride`` and stride ``stride`` maps ``n``
+cells to ``(n + 1) * stride`` (Caffe's ``Deconvolution`` layer); a window of that is
+kept. The window that starts at ``stride / 2`` aligns pixel centres
+(``padding='SAME'`` in JAX); the reference nets' start elsewhere. None of the forms here
+dilates its input: XLA runs input-dilated convolutions tens to thousands of times slower
+than the matrix products and 2x2 convolutions used instead.
 """
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -21,10 +24,10 @@ def bilinear_filter(stride: int) -> np.ndarray:
     return 1 - np.abs(taps - (stride - 0.5)) / stride
 
 
-def bilinear_matrix(n: int, stride: int) -> np.ndarray:
-    """The matrix [n * stride, n] of a 1-D bilinear transposed convolution."""
-    out = np.arange(n * stride, dtype=np.float32)[:, None]
-    centre = np.arange(n, dtype=np.float32)[None, :] * stride + (stride - 1) / 2
+def bilinear_matrix(n: int, stride: int, offset: int, size: int) -> np.ndarray:
+    """A window of the 1-D bilinear transposed convolution, as a matrix [size, n]."""
+    out = np.arange(offset, offset + size, dtype=np.float32)[:, None]
+    centre = np.arange(n, dtype=np.float32)[None, :] * stride + stride - 0.5
     return np.maximum(0, 1 - np.abs(out - centre) / stride)
 
 
@@ -34,21 +37,34 @@ def _along_rows_and_columns(x: jax.Array, rows, columns) -> jax.Array:
         ("bHh" if rows.ndim == 3 else "Hh"),
         ("bWw" if columns.ndim == 3 else "Ww"),
     )
-    x = jnp.einsum(f"{rows_of},bhwc->bHwc", rows.astype(x.dtype), x)
-    return jnp.einsum(f"{columns_of},bHwc->bHWc", columns.astype(x.dtype), x)
+    # Accelerators would round float32 factors to half their digits otherwise.
+    product = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    x = product(f"{rows_of},bhwc->bHwc", rows.astype(x.dtype), x)
+    return product(f"{columns_of},bHwc->bHWc", columns.astype(x.dtype), x)
 
 
-def transposed_bilinear(x: jax.Array, stride: int) -> jax.Array:
-    """Frozen bilinear transposed convolution, [B,h,w,C] -> [B,h*stride,w*stride,C].
+def transposed_bilinear(
+    x: jax.Array, stride: int, offset: int, canvas: tuple[int, int]
+) -> jax.Array:
+    """Frozen bilinear transposed convolution, a window of it.
 
     The kernel is separable, so two small matrix products compute it exactly. As in
-    the reference, the outermost ``stride / 2`` pixels blend with zeros.
+    the reference, the outermost pixels blend with zeros.
+
+    Args:
+        x: [B,h,w,C].
+        stride: pixels a cell.
+        offset: where the window starts, in both directions; ``stride // 2`` aligns it.
+        canvas: height and width H, W of the window.
+
+    Returns:
+        [B,H,W,C].
     """
     _, h, w, _ = x.shape
     return _along_rows_and_columns(
         x,
-        jnp.asarray(bilinear_matrix(h, stride)),
-        jnp.asarray(bilinear_matrix(w, stride)),
+        jnp.asarray(bilinear_matrix(h, stride, offset, canvas[0])),
+        jnp.asarray(bilinear_matrix(w, stride, offset, canvas[1])),
     )
 
 
@@ -96,20 +112,25 @@ def bilinear_kernel_init(_, shape, dtype=jnp.float32) -> jax.Array:
     )
 
 
-def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed convolution with kernel ``2s`` and stride ``s``, cropped by ``s / 2``.
+def transposed_conv(
+    x: jax.Array, kernel: jax.Array, offset: int, canvas: tuple[int, int]
+) -> jax.Array:
+    """Transposed convolution with kernel ``2s`` and stride ``s``, a window of it.
 
-    Output block ``j`` of ``s`` uncropped pixels sees input cells ``j - 1`` and ``j``
-    only, so a 2x2 convolution to ``s * s * C_out`` channels followed by a
-    depth-to-space computes it without dilating the input.
+    Output block ``j`` of ``s`` pixels sees input cells ``j - 1`` and ``j`` only, so a
+    2x2 convolution to ``s * s * C_out`` channels followed by a depth-to-space computes
+    it without dilating the input.
 
     Args:
         x: [B,h,w,C_in].
         kernel: [2s,2s,C_in,C_out], entry ``t`` reaching output ``i * s + t`` from cell
             ``i`` (Caffe's and PyTorch's orientation).
+        offset: see ``transposed_bilinear``.
+        canvas: see ``transposed_bilinear``; within the ``(h + 1) * s`` by
+            ``(w + 1) * s`` pixels that there are.
 
     Returns:
-        [B,h*s,w*s,C_out].
+        [B,H,W,C_out].
     """
     b, h, w, _ = x.shape
     k, _, c_in, c_out = kernel.shape
@@ -126,7 +147,7 @@ def transposed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
     y = y.reshape(b, h + 1, w + 1, s, s, c_out).transpose(0, 1, 3, 2, 4, 5)
     y = y.reshape(b, (h + 1) * s, (w + 1) * s, c_out)
-    return y[:, s // 2 : s // 2 + h * s, s // 2 : s // 2 + w * s]
+    return y[:, offset : offset + canvas[0], offset : offset + canvas[1]]
 
 
 class Upsample(nn.Module):
@@ -142,16 +163,22 @@ class Upsample(nn.Module):
     method: str = "bilinear"
 
     @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
-        """Maps x [B,h,w,C], zero where valid [B,h,w,1] is 0, to [B,h*s,w*s,C]."""
+    def __call__(
+        self, x: jax.Array, valid: jax.Array, offset: int, canvas: tuple[int, int]
+    ) -> jax.Array:
+        """Maps x [B,h,w,C], zero where valid [B,h,w,1] is 0, to [B,*canvas,C]."""
+        window = offset, canvas
         if self.method == "learned":
             c = x.shape[-1]
             shape = (2 * self.stride, 2 * self.stride, c, c)
-            return transposed_conv(x, self.param("kernel", bilinear_kernel_init, shape))
-        y = transposed_bilinear(x, self.stride)
+            kernel = self.param("kernel", bilinear_kernel_init, shape)
+            return transposed_conv(x, kernel, *window)
+        y = transposed_bilinear(x, self.stride, *window)
         if self.method == "resize":
             # A resize is the transposed convolution with each output divided by the
             # weight it got from inside the image; 1 except near the border.
-            weight = transposed_bilinear(valid.astype(jnp.float32), self.stride)
+            weight = transposed_bilinear(
+                valid.astype(jnp.float32), self.stride, *window
+            )
             y = y / jnp.maximum(weight, 1e-6).astype(y.dtype)
         return y

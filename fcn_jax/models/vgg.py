@@ -6,6 +6,7 @@ of Long, Shelhamer & Darrell (CVPR 2015).
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -36,6 +37,13 @@ def valid_mask(sizes: jax.Array, height: int, width: int) -> jax.Array:
     return (rows[:, :, None] & columns[:, None, :])[..., None]
 
 
+class Feature(NamedTuple):
+    """A layer's output for a batch of images, each with an extent of its own."""
+
+    x: jax.Array  # [B,h,w,C], zero outside the extents.
+    sizes: jax.Array  # int [B,2], heights and widths of the extents.
+
+
 class VGG(nn.Module):
     """VGG with fc6 and fc7 as convolutions.
 
@@ -48,6 +56,8 @@ class VGG(nn.Module):
         width: multiplies every channel count (at least 1 channel each).
         batch_norm: batch normalisation after every convolution of the five blocks;
             its statistics count pixels inside the images only.
+        fc6_padding: ``SAME``, which keeps pool5's size, or ``VALID``, the reference's,
+            6 cells less.
         dropout: rate of the element-wise dropout after fc6 and fc7, in [0, 1).
         remat: recompute each block in the backward pass instead of keeping its
             activations: less memory, more time.
@@ -57,6 +67,7 @@ class VGG(nn.Module):
     depth: int = 16
     width: float = 1.0
     batch_norm: bool = False
+    fc6_padding: str = "SAME"
     dropout: float = 0.5
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
@@ -64,7 +75,7 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(
         self, x: jax.Array, sizes: jax.Array, *, train: bool, update_batch_norm: bool
-    ) -> dict[str, jax.Array]:
+    ) -> dict[str, Feature]:
         """Encodes normalised images.
 
         Args:
@@ -75,7 +86,7 @@ class VGG(nn.Module):
                 statistics instead of the recorded ones.
 
         Returns:
-            ``pool3`` (stride 8), ``pool4`` (16) and ``fc7`` (32): [B,h,w,C].
+            ``pool3`` (stride 8), ``pool4`` (16) and ``fc7`` (32).
         """
         run_block = partial(VGG._block, update_batch_norm=update_batch_norm)
         features = {}
@@ -84,14 +95,21 @@ class VGG(nn.Module):
             run = nn.remat(run) if self.remat else run
             x = run(self, x, valid_mask(sizes, *x.shape[1:3]))
             sizes = halve(sizes)
-            features[f"pool{block}"] = x
+            features[f"pool{block}"] = Feature(x, sizes)
 
-        valid = valid_mask(sizes, *x.shape[1:3])
-        for name, kernel_size in (("fc6", 7), ("fc7", 1)):
-            x = self._conv(HEAD_CHANNELS, kernel_size, name)(x)
+        for name, kernel_size, padding in (
+            ("fc6", 7, self.fc6_padding),
+            ("fc7", 1, "SAME"),
+        ):
+            x = self._conv(HEAD_CHANNELS, kernel_size, name, padding)(x)
+            sizes = sizes - (kernel_size - 1 if padding == "VALID" else 0)
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
-            x = jnp.where(valid, x, 0)
-        return {"pool3": features["pool3"], "pool4": features["pool4"], "fc7": x}
+            x = jnp.where(valid_mask(sizes, *x.shape[1:3]), x, 0)
+        return {
+            "pool3": features["pool3"],
+            "pool4": features["pool4"],
+            "fc7": Feature(x, sizes),
+        }
 
     def _block(self, x, valid, *, block: int, update_batch_norm: bool) -> jax.Array:
         """Convolutions and the pooling after them: [B,h,w,C] -> half the size."""
@@ -108,6 +126,8 @@ class VGG(nn.Module):
         # Ceil mode. The zeros outside never win against ReLU's outputs.
         return nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
 
-    def _conv(self, channels: int, kernel_size: int, name: str) -> nn.Module:
+    def _conv(self, channels, kernel_size, name, padding="SAME") -> nn.Module:
         channels = max(1, round(channels * self.width))
-        return convolution.Conv(channels, kernel_size, dtype=self.dtype, name=name)
+        return convolution.Conv(
+            channels, kernel_size, padding, dtype=self.dtype, name=name
+        )

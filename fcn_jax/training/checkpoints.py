@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -35,6 +36,7 @@ OPERATIONAL = (
     "eval_batch_size",
     "log_every",
     "num_overlays",
+    "weights_cache",
 )
 
 
@@ -66,9 +68,17 @@ def open_folder(
         yield checkpointer
 
 
-def metadata(config: ml_collections.ConfigDict, class_names, palette) -> dict[str, Any]:
-    """What travels with a checkpoint, as JSON types."""
+def metadata(
+    config: ml_collections.ConfigDict, class_names, palette, *, mean, std
+) -> dict[str, Any]:
+    """What travels with a checkpoint, as JSON types.
+
+    The mean and the standard deviation that the network uses are those of the config,
+    or where that leaves them open, of the weights that it started from.
+    """
     return {
+        "mean": list(mean),
+        "std": list(std),
         "config": json.loads(config.to_json_best_effort()),
         "class_names": list(class_names),
         "palette": [[int(v) for v in colour] for colour in palette],
@@ -143,6 +153,36 @@ def restore_variables(
     return checkpointer.load_checkpointables(step, {"model": like})["model"]
 
 
+def read_folder(path: epath.PathLike) -> tuple[dict, dict[str, Any]]:
+    """One checkpoint's variables, nested NumPy arrays, and its metadata.
+
+    Args:
+        path: the folder of one step, wherever it lies.
+
+    Raises:
+        UserError: it is no whole checkpoint of a run.
+    """
+    path = epath.Path(path).resolve()
+    try:
+        if not (path / "model").exists():
+            raise FileNotFoundError("it has no part named model")
+        found = ocp.checkpointables_metadata(path)
+        model, metadata = found.metadata["model"], found.custom_metadata
+        like = jax.tree.map(
+            lambda leaf: np.empty(leaf.shape, leaf.dtype),
+            model,
+            is_leaf=lambda leaf: hasattr(leaf, "shape"),
+        )
+        variables = ocp.load_checkpointables(path, {"model": like})["model"]
+    except (KeyError, TypeError, ValueError, OSError) as e:
+        raise UserError(
+            f"{path} is neither a workdir nor a whole checkpoint of one "
+            f"({type(e).__name__}); give the folder of a run of run_train.py, or "
+            f"{FOLDER}/N in it."
+        ) from e
+    return variables, metadata
+
+
 def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:
     """The step that ``best``, ``latest`` or a number means.
 
@@ -169,11 +209,11 @@ def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:
     return int(which)
 
 
-def require_checkpoints(workdir: epath.PathLike) -> None:
+def require_checkpoints(workdir: epath.PathLike, field: str = "--workdir") -> None:
     """Raises UserError unless the workdir holds a finished checkpoint."""
     if not _has_checkpoints(workdir):
         raise UserError(
-            f"--workdir={workdir} holds no checkpoint; give the folder of a run of "
+            f"{field}={workdir} holds no checkpoint; give the folder of a run of "
             "run_train.py that has saved one."
         )
 

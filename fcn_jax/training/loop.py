@@ -13,12 +13,11 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from fcn_jax import sharding
-from fcn_jax.data import pipeline, transforms
+from fcn_jax.data import datasets, pipeline
 from fcn_jax.errors import UserError
 from fcn_jax.evaluation import evaluate, metrics
-from fcn_jax.models import fcn
 from fcn_jax.reporting import colors, log, table
-from fcn_jax.training import checkpoints, losses, optim
+from fcn_jax.training import checkpoints, init_from, losses, optim, setup
 from fcn_jax.training import state as state_lib
 from fcn_jax.training import step as step_lib
 
@@ -42,19 +41,21 @@ def train_and_evaluate(
             the loss is no longer finite.
     """
     workdir = epath.Path(workdir)
-    _check(config)
-    augment = transforms.Augment(
-        crop=tuple(config.augment.crop),
-        scale=tuple(config.augment.scale),
-        image_scale=config.data.image_scale,
-        flip=config.augment.flip,
-        photometric=config.augment.photometric,
-    )
+    setup.check(config)
     saved = checkpoints.latest_metadata(workdir)
     if saved is not None:
         checkpoints.require_same_config(saved["config"], config)
-
-    dataset = evaluate.load_dataset(config.data)
+    warning = datasets.require_no_leak(
+        config.data.name, config.data.train_split, config.data.val_split
+    )
+    weights = None
+    if saved is None and config.init_from:
+        weights = init_from.read(
+            config.init_from, cache=config.weights_cache, family=config.init_family
+        )
+    dataset = evaluate.load_dataset(
+        config.data, (config.data.train_split, config.data.val_split)
+    )
     train_split = dataset.split(config.data.train_split)
     num_classes = len(dataset.class_names)
     if saved is not None:
@@ -62,13 +63,17 @@ def train_and_evaluate(
 
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
-    model = fcn.create(num_classes, **config.model)
+    model = setup.make_model(config, num_classes, **setup.mean_std(saved, weights))
+    if weights is not None:
+        transplant = init_from.transplant(
+            weights, model, source=config.init_from, pattern=config.init_params
+        )
     init_key, step_key = jax.device_put(
         tuple(jax.random.split(jax.random.key(config.seed))), everywhere
     )
     shapes = jax.eval_shape(lambda k: state_lib.init_variables(model, k), init_key)
     trainable = optim.trainable_mask(shapes["params"], config.trainable)
-    schedule, tx = _make_optimizer(config, trainable)
+    schedule, tx = setup.make_optimizer(config, trainable)
     train_step = step_lib.make_train_step(
         model,
         tx,
@@ -77,31 +82,30 @@ def train_and_evaluate(
             config.loss.class_weights, train_split, num_classes
         ),
         label_smoothing=config.loss.label_smoothing,
+        reduction=config.loss.reduction,
         accumulation_steps=config.accumulation_steps,
         out_shardings=everywhere,
     )
-    evaluator = evaluate.Evaluator(
-        model,
-        dataset,
-        config.data.val_split,
-        mesh=mesh,
-        batch_size=config.eval_batch_size,
-        image_scale=config.data.image_scale,
-        num_workers=config.data.num_workers,
-        num_threads=config.data.num_threads,
+    evaluator = evaluate.make_evaluator(
+        config, model, dataset, config.data.val_split, mesh
     )
 
     create = functools.partial(state_lib.create, model, tx)
     _say(
         f"{dataset.name}: {len(train_split.source)} training images, {num_classes} "
         f"classes. FCN-{model.stride}s, VGG-{model.depth}, "
-        f"{_count(shapes['params']):,} parameters, of which "
-        f"{_count(shapes['params'], trainable):,} train, on {jax.device_count()} "
-        f"{jax.devices()[0].device_kind} device(s)."
+        f"{setup.count(shapes['params']):,} parameters, of which "
+        f"{setup.count(shapes['params'], trainable):,} train, on "
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
     )
+    if warning:
+        _say(warning)
     with checkpoints.open_folder(workdir, write=True) as checkpointer:
         if checkpointer.latest is None:
             state = jax.jit(create, out_shardings=everywhere)(init_key)
+            if weights is not None:
+                state = transplant.into(state)
+                _say(transplant.report)
             _say(f"Training from the start in {workdir}.")
         else:
             like = checkpoints.abstract(jax.eval_shape(create, init_key), everywhere)
@@ -112,9 +116,24 @@ def train_and_evaluate(
             (workdir / OVERLAYS).mkdir(exist_ok=True)
 
         with log.RunLog(workdir, resume_step=int(state.step)) as run_log:
-            run = _Run(
-                config, workdir, dataset, evaluator, checkpointer, run_log, schedule
+            metadata = checkpoints.metadata(
+                config,
+                dataset.class_names,
+                dataset.palette,
+                mean=model.mean,
+                std=model.std,
             )
+            run = _Run(
+                config,
+                workdir,
+                dataset,
+                evaluator,
+                checkpointer,
+                run_log,
+                schedule,
+                metadata,
+            )
+            augment = setup.make_augment(config, train_split.max_size)
             state = run.train(state, train_step, augment, step_key, mesh)
         checkpointer.wait()
         best = checkpoints.find_step(checkpointer, "best")
@@ -134,15 +153,21 @@ class _Run:
     """The loop and what it does at its stops."""
 
     def __init__(
-        self, config, workdir, dataset, evaluator, checkpointer, run_log, schedule
+        self,
+        config,
+        workdir,
+        dataset,
+        evaluator,
+        checkpointer,
+        run_log,
+        schedule,
+        metadata,
     ):
         self._config, self._workdir = config, workdir
         self._dataset, self._evaluate = dataset, evaluator
         self._checkpointer: ocp.training.Checkpointer = checkpointer
         self._log, self._schedule = run_log, schedule
-        self._metadata = checkpoints.metadata(
-            config, dataset.class_names, dataset.palette
-        )
+        self._metadata = metadata
         self._train_source = dataset.split(config.data.train_split).source
 
     def train(self, state, train_step, augment, key, mesh) -> state_lib.TrainState:
@@ -186,6 +211,7 @@ class _Run:
             start_step=start_step,
             num_workers=config.data.num_workers,
             num_threads=config.data.num_threads,
+            with_replacement=config.data.with_replacement,
             **sharding.process(),
         )
 
@@ -202,11 +228,8 @@ class _Run:
                     "optimizer.learning_rate or set optimizer.clip_norm."
                 )
         if step % self._config.log_every == 0 or step == self._config.num_steps:
-            values = {
-                "loss": values["loss"],
-                "learning_rate": float(self._schedule(step - 1)),
-                "grad_norm": values["grad_norm"],
-            }
+            rate = float(self._schedule(step - 1))
+            values = {"loss": values["loss"], "learning_rate": rate} | values
             steps_per_epoch = len(self._train_source) / self._config.batch_size
             _say(progress.line(step, values, steps_per_epoch))
             self._log.scalars(
@@ -247,52 +270,6 @@ class _Run:
         for name, picture in pictures.items():
             colors.save_image(self._workdir / OVERLAYS / f"{name}.png", picture)
         self._log.images(step, {f"val/{n}": p for n, p in pictures.items()})
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for numbers that make no run."""
-    steps = "num_steps", "eval_every", "checkpoint_every", "log_every"
-    for name in (*steps, "accumulation_steps"):
-        if config[name] < 1:
-            raise UserError(f"{name}={config[name]} must be at least 1.")
-    sharding.check_batch_size(
-        "batch_size", config.batch_size, config.accumulation_steps
-    )
-    sharding.check_batch_size("eval_batch_size", config.eval_batch_size)
-    if not 0 <= config.loss.label_smoothing < 1:
-        raise UserError(
-            f"loss.label_smoothing={config.loss.label_smoothing} must be at least 0 "
-            "and less than 1."
-        )
-    fcn.create(2, **config.model)
-
-
-def _make_optimizer(config: ml_collections.ConfigDict, trainable):
-    o = config.optimizer
-    schedule = optim.make_schedule(
-        o.schedule,
-        peak=o.learning_rate,
-        num_steps=config.num_steps,
-        warmup_steps=o.warmup_steps,
-        power=o.power,
-    )
-    tx = optim.make_optimizer(
-        o.name,
-        learning_rate=schedule,
-        momentum=o.momentum,
-        weight_decay=o.weight_decay,
-        clip_norm=o.clip_norm,
-        trainable=trainable,
-    )
-    return schedule, tx
-
-
-def _count(params, chosen=None) -> int:
-    chosen = jax.tree.map(lambda _: True, params) if chosen is None else chosen
-    return sum(
-        math.prod(p.shape) * c
-        for p, c in zip(jax.tree.leaves(params), jax.tree.leaves(chosen), strict=True)
-    )
 
 
 def _say(text: str) -> None:

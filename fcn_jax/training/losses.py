@@ -9,6 +9,8 @@ from fcn_jax.data import datasets
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.errors import UserError
 
+REDUCTIONS = ("mean", "sum")  # Of the gradient, see ``step.make_train_step``.
+
 
 def cross_entropy(
     logits: jax.Array,

@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, and which parameters they may touch."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -61,23 +62,32 @@ def trainable_mask(params: Any, pattern: str) -> Any:
     Raises:
         UserError: no regular expression, or one that matches nothing.
     """
-    try:
-        regex = re.compile(pattern)
-    except re.error as e:
-        raise UserError(
-            f"trainable={pattern!r} is no regular expression ({e}); use for example "
-            "'.*' or 'decoder/'."
-        ) from e
-    mask = jax.tree.map_with_path(
-        lambda path, _: regex.match(name_of(path)) is not None, params
+    chosen = matching(
+        [name_of(path) for path, _ in leaves(params)], pattern, "trainable"
     )
-    if not any(jax.tree.leaves(mask)):
-        names = sorted({"/".join(name_of(p).split("/")[:2]) for p, _ in leaves(params)})
+    return jax.tree.map_with_path(lambda path, _: name_of(path) in chosen, params)
+
+
+def matching(names: Sequence[str], pattern: str, field: str) -> set[str]:
+    """The names that a pattern matches from their start on; see ``trainable_mask``.
+
+    Args:
+        names: of parameters.
+        pattern: regular expression.
+        field: of the config that has the pattern, for messages.
+
+    Raises:
+        UserError: no regular expression, or one that matches nothing.
+    """
+    regex = _compile(field, pattern)
+    found = {name for name in names if regex.match(name)}
+    if not found:
+        layers = sorted({"/".join(name.split("/")[:2]) for name in names})
         raise UserError(
-            f"trainable={pattern!r} matches no parameter; the layers are "
-            f"{', '.join(names)}."
+            f"{field}={pattern!r} matches no parameter; the layers are "
+            f"{', '.join(layers)}."
         )
-    return mask
+    return found
 
 
 def leaves(tree: Any) -> list:
@@ -90,6 +100,58 @@ def name_of(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def multipliers(
+    names: Sequence[str], table: Sequence[tuple[str, float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Each parameter's factors on the learning rate and on the weight decay.
+
+    Caffe's ``lr_mult`` and ``decay_mult``.
+
+    Args:
+        names: of the parameters, such as ``encoder/conv1_1/kernel``.
+        table: (pattern, learning-rate factor, weight-decay factor); patterns as in
+            ``trainable_mask``. The first that matches counts; (1, 1) where none does.
+
+    Raises:
+        UserError: a row that is no such triple, or is the first match of no parameter.
+    """
+    rows = [_row(row) for row in table]
+    matches = {
+        name: next((row for row in rows if row[0].match(name)), None) for name in names
+    }
+    for row in rows:
+        if not any(match is row for match in matches.values()):
+            raise UserError(
+                f"optimizer.multipliers: {row[0].pattern!r} is the first pattern to "
+                "match for no parameter; correct it, or its place in the table."
+            )
+    return {n: (row[1], row[2]) if row else (1.0, 1.0) for n, row in matches.items()}
+
+
+def _row(row) -> tuple[re.Pattern, float, float]:
+    try:
+        pattern, rate, decay = row
+        valid = isinstance(pattern, str) and rate >= 0 and decay >= 0
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f"optimizer.multipliers has the row {row!r}; a row is a pattern and two "
+            "factors of 0 or more, on the learning rate and on the weight decay."
+        )
+    return _compile("optimizer.multipliers", pattern), float(rate), float(decay)
+
+
+def _compile(field: str, pattern: str) -> re.Pattern:
+    try:
+        return re.compile(pattern)
+    except re.error as e:
+        raise UserError(
+            f"{field}={pattern!r} is no regular expression ({e}); use for example "
+            "'.*' or 'decoder/'."
+        ) from e
+
+
 def make_optimizer(
     name: str,
     *,
@@ -98,44 +160,50 @@ def make_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
     trainable: Any,
+    table: Sequence[tuple[str, float, float]] = (),
 ) -> optax.GradientTransformation:
     """An optimizer of the trainable parameters; the others get no state at all.
 
     Args:
-        name: one of OPTIMIZERS.
+        name: one of OPTIMIZERS. At a constant learning rate ``sgd`` is Caffe's rule.
         learning_rate: a number or a schedule of the step.
         momentum: of ``sgd``.
-        weight_decay: pulls on kernels only, not on biases and normalisation; added to
-            the gradient in ``sgd`` and ``adam`` (L2), apart from it in ``adamw``.
+        weight_decay: added to the gradient in ``sgd`` and ``adam`` (L2), apart from it
+            in ``adamw``.
         clip_norm: highest norm of the trainable gradients together; 0 for no limit.
         trainable: tree of bools like the parameters, see ``trainable_mask``.
+        table: factors by parameter, see ``multipliers``.
 
     Raises:
-        UserError: unknown name.
+        UserError: unknown name, or a wrong table.
     """
     if name not in OPTIMIZERS:
         raise UserError(
             f"optimizer.name={name!r} is not known; use one of {OPTIMIZERS}."
         )
+    factors = multipliers([name_of(path) for path, _ in leaves(trainable)], table)
 
-    def kernels(params):
+    def add_decay(updates, params):
         return jax.tree.map_with_path(
-            lambda p, _: name_of(p).endswith("kernel"), params
+            lambda path, u, p: u + weight_decay * factors[name_of(path)][1] * p,
+            updates,
+            params,
         )
 
-    decay = [optax.add_decayed_weights(weight_decay, kernels)] if weight_decay else []
+    def multiply_rate(updates, _):
+        return jax.tree.map_with_path(
+            lambda path, u: u * factors[name_of(path)][0], updates
+        )
+
+    decay = [optax.stateless(add_decay)] if weight_decay else []
     rule = {
         "sgd": lambda: [*decay, optax.trace(momentum)],
         "adam": lambda: [*decay, optax.scale_by_adam()],
         "adamw": lambda: [optax.scale_by_adam(), *decay],
     }[name]()
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    rate = [optax.stateless(multiply_rate), optax.scale_by_learning_rate(learning_rate)]
     return optax.partition(
-        {
-            True: optax.chain(
-                *clip, *rule, optax.scale_by_learning_rate(learning_rate)
-            ),
-            False: optax.set_to_zero(),
-        },
+        {True: optax.chain(*clip, *rule, *rate), False: optax.set_to_zero()},
         trainable,
     )

@@ -19,6 +19,7 @@ def make_train_step(
     trainable: Any,
     class_weights: jax.Array | None = None,
     label_smoothing: float = 0.0,
+    reduction: str = "mean",
     accumulation_steps: int = 1,
     out_shardings: Any = None,
 ) -> Callable:
@@ -32,14 +33,17 @@ def make_train_step(
             ones.
         class_weights: float [C] or None, see ``losses.cross_entropy``.
         label_smoothing: see ``losses.cross_entropy``.
+        reduction: what the gradient is of: ``mean``, the mean loss of the labelled
+            pixels (of their weights), or ``sum``, the sum over an image's pixels, mean
+            over the images (Caffe's ``normalize: false``).
         accumulation_steps: micro-batches that a batch is worked through in. The
             gradient is that of the whole batch: sums over all pixels, divided once.
         out_shardings: of the state and the scalars, e.g. ``sharding.replicated(mesh)``.
 
     Returns:
         A function that donates ``state``. ``batch``: image uint8 [B,H,W,3], size int32
-        [B,2], label uint8 [B,H,W]. ``scalars``: ``loss`` per labelled pixel and
-        ``grad_norm`` of the trainable parameters.
+        [B,2], label uint8 [B,H,W]. ``scalars``: ``loss``, always per labelled pixel,
+        ``grad_norm`` of the trainable parameters, and for ``sum`` that ``summed_loss``.
     """
     update_batch_norm = all(
         trains
@@ -104,8 +108,13 @@ def make_train_step(
             )
         else:
             loss, weight, grads, batch_stats = accumulated(state, batch, key)
-        weight = jnp.maximum(weight, 1e-6)  # A batch of void pixels: no gradient.
-        grads = jax.tree.map(lambda g: g / weight, grads)
+        scalars = {"loss": loss / jnp.maximum(weight, 1e-6)}  # All void: loss 0.
+        if reduction == "sum":
+            divisor = batch["label"].shape[0]
+            scalars["summed_loss"] = loss / divisor
+        else:
+            divisor = jnp.maximum(weight, 1e-6)
+        grads = jax.tree.map(lambda g: g / divisor, grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         new_state = state.replace(
             step=state.step + 1,
@@ -113,6 +122,6 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return new_state, {"loss": loss / weight, "grad_norm": optax.tree.norm(grads)}
+        return new_state, scalars | {"grad_norm": optax.tree.norm(grads)}
 
     return step

@@ -1,0 +1,128 @@
+"""From a config to the parts of a run: checked numbers, network, optimizer, images."""
+
+import math
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+from fcn_jax import sharding
+from fcn_jax.data import transforms
+from fcn_jax.errors import UserError
+from fcn_jax.models import fcn, pretrained
+from fcn_jax.training import losses, optim
+
+# RGB, of ImageNet's images: what a network without other weights works with.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for settings that make no run; reads and writes nothing."""
+    steps = "num_steps", "eval_every", "checkpoint_every", "log_every"
+    for name in (*steps, "accumulation_steps"):
+        if config[name] < 1:
+            raise UserError(f"{name}={config[name]} must be at least 1.")
+    sharding.check_batch_size(
+        "batch_size", config.batch_size, config.accumulation_steps
+    )
+    sharding.check_batch_size("eval_batch_size", config.eval_batch_size)
+    if config.loss.reduction not in losses.REDUCTIONS:
+        raise UserError(
+            f"loss.reduction={config.loss.reduction!r} is not known; use one of "
+            f"{losses.REDUCTIONS}."
+        )
+    if not 0 <= config.loss.label_smoothing < 1:
+        raise UserError(
+            f"loss.label_smoothing={config.loss.label_smoothing} must be at least 0 "
+            "and less than 1."
+        )
+    make_augment(config, (1, 1))
+    make_model(config, 2)
+
+
+def make_model(
+    config: ml_collections.ConfigDict,
+    num_classes: int,
+    *,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+) -> fcn.FCN:
+    """The config's network; the mean and the std given are for fields left open."""
+    fields = dict(config.model)
+    fields["mean"] = fields["mean"] or mean
+    fields["std"] = fields["std"] or std
+    return fcn.create(num_classes, **fields)
+
+
+def mean_std(
+    saved: dict[str, Any] | None, weights: pretrained.Weights | None
+) -> dict[str, Any]:
+    """What ``make_model`` takes as ``mean`` and ``std``.
+
+    Args:
+        saved: the metadata of the checkpoint that the run goes on from, if any.
+        weights: the weights that it starts from, if any.
+    """
+    if saved is not None:
+        return {"mean": saved["mean"], "std": saved["std"]}
+    if weights is not None:
+        return {"mean": weights.mean, "std": weights.std}
+    return {}
+
+
+def make_augment(
+    config: ml_collections.ConfigDict, max_size: tuple[int, int]
+) -> transforms.Augment:
+    """How the config changes training images.
+
+    Args:
+        config: where ``augment.crop`` is empty, images are not cropped.
+        max_size: the largest height and width of the training images.
+
+    Raises:
+        UserError: sizes and scales that give no image.
+    """
+    augment, image_scale = config.augment, config.data.image_scale
+    largest = max(augment.scale, default=1) * image_scale
+    return transforms.Augment(
+        crop=tuple(augment.crop) or transforms.scaled_size(max_size, largest),
+        scale=tuple(augment.scale),
+        image_scale=image_scale,
+        flip=augment.flip,
+        photometric=augment.photometric,
+    )
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict, trainable: Any
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The config's learning-rate schedule and optimizer of the trainable parameters."""
+    o = config.optimizer
+    schedule = optim.make_schedule(
+        o.schedule,
+        peak=o.learning_rate,
+        num_steps=config.num_steps,
+        warmup_steps=o.warmup_steps,
+        power=o.power,
+    )
+    tx = optim.make_optimizer(
+        o.name,
+        learning_rate=schedule,
+        momentum=o.momentum,
+        weight_decay=o.weight_decay,
+        clip_norm=o.clip_norm,
+        trainable=trainable,
+        table=o.multipliers,
+    )
+    return schedule, tx
+
+
+def count(params: Any, chosen: Any = None) -> int:
+    """How many numbers the (chosen) parameters are."""
+    chosen = jax.tree.map(lambda _: True, params) if chosen is None else chosen
+    return sum(
+        math.prod(p.shape) * c
+        for p, c in zip(jax.tree.leaves(params), jax.tree.leaves(chosen), strict=True)
+    )
