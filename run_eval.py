@@ -1,25 +1,53 @@
-"""Scores a checkpoint: python run_eval.py --workdir=DIR [--step=best] [--split=val]."""
+"""Scores a run, or published weights: python run_eval.py --workdir=DIR [--split=val].
+
+python run_eval.py --config=configs/reference/voc_fcn8s.py --config.init_from=WEIGHTS
+"""
 
 from absl import flags
+from ml_collections import config_flags
 
 from fcn_jax import cli
 from fcn_jax.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of run_train.py.")
-_STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Score config.init_from, without training.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of a run of run_train.py; with --config the folder that the scores go to, "
+    "default runs/<name of the config>.",
+)
+_STEP = flags.DEFINE_string(
+    "step", "best", "Of a run: best, latest, or a step's number."
+)
 _SPLIT = flags.DEFINE_string("split", "", "Split to score; default: validation.")
 
 
 def main() -> None:
-    """Prints a table and writes ``eval_<split>_<step>.json`` to the workdir."""
+    """Prints a table and writes ``eval_<split>_<step>.json``."""
+    from fcn_jax.data import datasets
     from fcn_jax.evaluation import evaluate, trained
     from fcn_jax.reporting import table
 
-    if _WORKDIR.value is None:
-        raise UserError("--workdir is missing; give the folder of a training run.")
-    run = trained.load(_WORKDIR.value, _STEP.value)
-    cli.enable_compilation_cache(run.config.compilation_cache)
-    scores, path = evaluate.evaluate_run(run, _WORKDIR.value, _SPLIT.value)
+    if _CONFIG.value is None and _WORKDIR.value is None:
+        raise UserError(
+            "--workdir is missing; give the folder of a training run, or --config and "
+            "--config.init_from to score weights."
+        )
+    run = None if _CONFIG.value else trained.load(_WORKDIR.value, _STEP.value)
+    config = _CONFIG.value or run.config
+    cli.enable_compilation_cache(config.compilation_cache)
+    split = _SPLIT.value or config.data.val_split
+    warning = datasets.require_no_leak(config.data.name, config.data.train_split, split)
+    dataset = evaluate.load_dataset(config.data, (split,))
+    if run is None:
+        run, report = trained.from_weights(config, dataset.class_names, dataset.palette)
+        print(report, flush=True)
+    if warning:
+        print(warning, flush=True)
+    folder = _WORKDIR.value or cli.default_workdir()
+    scores, path = evaluate.evaluate_run(run, dataset, split, folder)
     print(table.per_class_table(list(scores["iou_per_class"]), scores))
     print(f"Written to {path}.")
 

@@ -3,12 +3,18 @@
 import sys
 
 from absl import flags
+from ml_collections import config_flags
 
 from fcn_jax import cli
 from fcn_jax.errors import UserError
 
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Use config.init_from instead of a run.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of run_train.py.")
-_STEP = flags.DEFINE_string("step", "best", "best, latest, or a step's number.")
+_STEP = flags.DEFINE_string(
+    "step", "best", "Of a run: best, latest, or a step's number."
+)
 _INPUT = flags.DEFINE_string("input", None, "An image, or a folder of images.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder that the results go to.")
 _MAX_SIDE = flags.DEFINE_integer(
@@ -18,13 +24,18 @@ _MAX_SIDE = flags.DEFINE_integer(
 
 def main() -> None:
     """Writes ``<stem>_mask.png`` and ``<stem>_overlay.png`` for every image."""
-    from fcn_jax.evaluation import predict, trained
+    from fcn_jax.evaluation import evaluate, predict, trained
 
     for flag in (_WORKDIR, _INPUT, _OUTPUT):
-        if flag.value is None:
+        if flag.value is None and (flag is not _WORKDIR or _CONFIG.value is None):
             raise UserError(f"--{flag.name} is missing; see --help.")
     paths = predict.find_images(_INPUT.value)
-    run = trained.load(_WORKDIR.value, _STEP.value)
+    if _CONFIG.value is None:
+        run = trained.load(_WORKDIR.value, _STEP.value)
+    else:
+        classes = evaluate.find_classes(_CONFIG.value.data)
+        run, report = trained.from_weights(_CONFIG.value, *classes)
+        print(report, flush=True)
     cli.enable_compilation_cache(run.config.compilation_cache)
     failures = list(
         predict.predict_files(run, paths, _OUTPUT.value, max_side=_MAX_SIDE.value)

@@ -1,7 +1,5 @@
 """Trains a network: python run_train.py --config=configs/fcn8s.py [--workdir=DIR]."""
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -22,9 +20,8 @@ def main() -> None:
 
     if _CONFIG.value is None:
         raise UserError("--config is missing; try --config=configs/quickstart.py.")
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     cli.enable_compilation_cache(_CONFIG.value.compilation_cache)
-    loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value or f"runs/{name}")
+    loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value or cli.default_workdir())
 
 
 if __name__ == "__main__":

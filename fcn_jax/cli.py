@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import ml_collections
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from fcn_jax.errors import UserError
 
@@ -33,6 +34,12 @@ def run(main: Callable[[], None]) -> None:
         app.run(lambda _: _without_traceback(main), flags_parser=_parse_flags)
     except UserError as error:
         _exit_with(error)
+
+
+def default_workdir() -> str:
+    """``runs/<name of the config>``, for the flag ``--config``."""
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    return f"runs/{pathlib.Path(name).stem}"
 
 
 def enable_compilation_cache(folder: str) -> None:

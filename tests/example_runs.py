@@ -13,6 +13,7 @@ CLASSES = ["ground", "house", "tree"]
 def tiny_settings(folder):
     """Overrides, as on the command line, for seconds on one core."""
     return {
+        "init_from": "",
         "data.name": "folder",
         "data.source": str(folder / "source"),
         "data.dir": str(folder / "data"),

@@ -25,6 +25,12 @@ def log_of(workdir):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def score(workdir):
+    run_ = trained.load(workdir, "latest")
+    dataset = evaluate.load_dataset(run_.config.data, ("val",))
+    return evaluate.evaluate_run(run_, dataset, "val", workdir)
+
+
 def assert_same_state(a, b):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
 
@@ -133,7 +139,7 @@ def test_a_finished_run_stays_as_it_is(folder, whole, capsys):
 def test_evaluation_gives_the_score_of_training_to_all_digits(folder, whole):
     workdir, _ = whole
     logged = {line["step"]: line for line in log_of(workdir) if "val/mean_iou" in line}
-    scores, path = evaluate.evaluate_run(trained.load(workdir, "latest"), workdir)
+    scores, path = score(workdir)
     assert path.name == "eval_val_6.json"
     assert json.loads(path.read_text()) == scores
     for name in ("pixel_accuracy", "mean_accuracy", "mean_iou"):
@@ -171,7 +177,7 @@ def test_predictions_are_those_that_were_scored(folder, whole):
         for t, p in zip(ids.ravel(), predicted.ravel(), strict=True):
             if t != 255:
                 counts[t, p] += 1
-    scores, _ = evaluate.evaluate_run(trained.load(workdir, "latest"), workdir)
+    scores, _ = score(workdir)
     assert scores["pixel_accuracy"] == pytest.approx(np.trace(counts) / counts.sum())
 
 

@@ -11,7 +11,7 @@ import tqdm
 from etils import epath
 
 from fcn_jax import sharding
-from fcn_jax.data import datasets, pipeline, transforms
+from fcn_jax.data import datasets, labels, pipeline, transforms
 from fcn_jax.evaluation import metrics, trained
 from fcn_jax.models import fcn, upsampling
 from fcn_jax.training import checkpoints
@@ -142,8 +142,30 @@ class Evaluator:
         return scores, kept
 
 
-def load_dataset(data: ml_collections.ConfigDict) -> datasets.Dataset:
-    """The data set that a config's ``data`` names."""
+def make_evaluator(
+    config: ml_collections.ConfigDict,
+    model: fcn.FCN,
+    dataset: datasets.Dataset,
+    split: str,
+    mesh: jax.sharding.Mesh,
+) -> Evaluator:
+    """An evaluator with a config's settings."""
+    return Evaluator(
+        model,
+        dataset,
+        split,
+        mesh=mesh,
+        batch_size=config.eval_batch_size,
+        image_scale=config.data.image_scale,
+        num_workers=config.data.num_workers,
+        num_threads=config.data.num_threads,
+    )
+
+
+def load_dataset(
+    data: ml_collections.ConfigDict, splits: Collection[str]
+) -> datasets.Dataset:
+    """The data set that a config's ``data`` names, with the splits that are wanted."""
     return datasets.load(
         data.name,
         source=data.source,
@@ -152,40 +174,45 @@ def load_dataset(data: ml_collections.ConfigDict) -> datasets.Dataset:
         mask_dir=data.mask_dir,
         val_fraction=data.val_fraction,
         split_seed=data.split_seed,
+        splits=splits,
+        sbd_source=data.sbd_source,
     )
 
 
+def find_classes(data: ml_collections.ConfigDict) -> tuple[tuple[str, ...], np.ndarray]:
+    """The class names and the palette of a config's data, without PASCAL VOC's files.
+
+    Raises:
+        UserError: as ``load_dataset``, for other data than PASCAL VOC.
+    """
+    if data.name == "voc":
+        return labels.VOC_CLASSES, labels.voc_palette()
+    dataset = load_dataset(data, (data.val_split,))
+    return dataset.class_names, dataset.palette
+
+
 def evaluate_run(
-    run: trained.Trained, workdir: epath.PathLike, split: str = ""
+    run: trained.Trained, dataset: datasets.Dataset, split: str, folder: epath.PathLike
 ) -> tuple[dict[str, Any], epath.Path]:
-    """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to its workdir.
+    """Scores a network and writes ``eval_<split>_<its name>.json`` to a folder.
 
     Args:
-        run: the checkpoint.
-        workdir: that of its training.
-        split: its name; "" for the validation split of the training.
+        run: the network.
+        dataset: has the split, and the classes of the network.
+        split: its name.
+        folder: made if need be, after the scoring.
 
     Returns:
         The scores and the file.
 
     Raises:
-        UserError: no such split, or a data set that has changed classes.
+        UserError: no such split, or other classes.
     """
-    dataset = load_dataset(run.config.data)
     checkpoints.require_same_classes(run.class_names, dataset.class_names)
-    split = split or run.config.data.val_split
-    evaluator = Evaluator(
-        run.model,
-        dataset,
-        split,
-        mesh=run.mesh,
-        batch_size=run.config.eval_batch_size,
-        image_scale=run.config.data.image_scale,
-        num_workers=run.config.data.num_workers,
-        num_threads=run.config.data.num_threads,
-    )
+    evaluator = make_evaluator(run.config, run.model, dataset, split, run.mesh)
     scores, _ = evaluator(run.variables)
-    path = epath.Path(workdir) / f"eval_{split}_{run.step}.json"
+    path = epath.Path(folder) / f"eval_{split}_{run.name}.json"
     if sharding.is_main_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(scores, indent=2) + "\n")
     return scores, path

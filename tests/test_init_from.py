@@ -1,0 +1,226 @@
+"""Starting from other weights: what is taken, what starts anew, what is refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from example_runs import tiny_config
+from flax import traverse_util
+
+from fcn_jax.errors import UserError
+from fcn_jax.models import fcn, pretrained
+from fcn_jax.training import checkpoints, init_from, loop
+from fcn_jax.training import state as state_lib
+
+TINY = {"depth": 11, "width": 0.03125, "score_init": "lecun_normal"}
+
+
+def variables_of(model, seed=0):
+    return jax.jit(lambda key: state_lib.init_variables(model, key))(
+        jax.random.key(seed)
+    )
+
+
+def state_of(model, seed=0):
+    variables = variables_of(model, seed)
+    return state_lib.TrainState(step=np.int32(0), opt_state=(), **variables)
+
+
+def weights_of(model, seed=1, **changes):
+    """All of a random network, as a file of it would be read."""
+    flat = {
+        kind: {
+            name: np.asarray(x)
+            for name, x in traverse_util.flatten_dict(tree, sep="/").items()
+        }
+        for kind, tree in variables_of(model, seed).items()
+    }
+    weights = pretrained.Weights(
+        description="a test's",
+        depth=model.depth,
+        batch_norm=model.batch_norm,
+        **flat,
+        mean=(1.0, 2.0, 3.0),
+        std=(4.0, 5.0, 6.0),
+        geometry=model.geometry,
+        skip_scales=None,
+        unused=(),
+    )
+    return dataclasses.replace(weights, **changes)
+
+
+def flat_params(state):
+    return traverse_util.flatten_dict(state.params, sep="/")
+
+
+def moved(before, after):
+    """The layers whose parameters differ."""
+    a, b = flat_params(before), flat_params(after)
+    return {
+        "/".join(name.split("/")[:2])
+        for name in a
+        if not np.array_equal(a[name], b[name])
+    }
+
+
+@pytest.mark.parametrize(("donor_stride", "stride"), [(32, 16), (16, 8)])
+def test_stages_keep_what_they_share(donor_stride, stride):
+    weights = weights_of(fcn.FCN(5, stride=donor_stride, **TINY))
+    model = fcn.FCN(5, stride=stride, **TINY)
+    result = init_from.transplant(weights, model, source="there")
+    before = state_of(model)
+    after = result.into(before)
+    for name, value in flat_params(after).items():
+        expected = weights.params.get(name, flat_params(before)[name])
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    new = {16: "decoder/score_pool4", 8: "decoder/score_pool3"}[stride]
+    assert f"started anew  {new}\n" in result.report + "\n"
+    assert "dropped" not in result.report
+    assert "encoder/conv1_1 to conv5_2 (8 layers)" in result.report
+    assert "decoder/score_fr" in result.report.split("started anew")[0]
+
+
+def test_learned_upsampling_of_another_stride_is_dropped():
+    weights = weights_of(fcn.FCN(5, stride=32, upsampling="learned", **TINY))
+    model = fcn.FCN(5, stride=16, upsampling="learned", **TINY)
+    report = init_from.transplant(weights, model, source="there").report
+    assert "dropped       decoder/upscore" in report
+    anew = "decoder/score_pool4, decoder/upscore16, decoder/upscore2"
+    assert f"started anew  {anew}" in report
+
+
+def test_another_class_count_starts_the_score_layers_anew():
+    weights = weights_of(fcn.FCN(5, **TINY))
+    model = fcn.FCN(3, **TINY)
+    result = init_from.transplant(weights, model, source="there")
+    before = state_of(model)
+    layers = {name.split("/")[1] for name in result.anew}
+    assert layers == {"score_fr", "score_pool4", "score_pool3"}
+    assert not any("score" in m for m in moved(before, result.into(before)))
+    assert {"encoder/fc6", "encoder/conv3_1"} <= moved(before, result.into(before))
+
+
+def test_a_pattern_takes_the_encoder_or_its_convolutions_alone():
+    weights = weights_of(fcn.FCN(5, **TINY))
+    model = fcn.FCN(5, **TINY)
+    for pattern, parts in (("encoder/", {"encoder"}), ("encoder/conv", {"encoder"})):
+        result = init_from.transplant(weights, model, source="there", pattern=pattern)
+        taken = result.variables["params"]
+        assert set(taken) == parts
+        assert ("fc6" in taken["encoder"]) == (pattern == "encoder/")
+
+
+def test_numbers_that_are_not_finite_stop_unless_they_are_left_out():
+    model = fcn.FCN(5, **TINY)
+    weights = weights_of(model)
+    weights.params["encoder/fc6/kernel"] = np.full_like(
+        weights.params["encoder/fc6/kernel"], np.nan
+    )
+    with pytest.raises(UserError, match="encoder/fc6/kernel holds NaN.*init_params="):
+        init_from.transplant(weights, model, source="there")
+    pattern = "encoder/(conv|bn)|decoder/"
+    result = init_from.transplant(weights, model, source="there", pattern=pattern)
+    assert {n.split("/")[1] for n in result.anew} == {"fc6", "fc7"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "message"),
+    [
+        ({"depth": 13}, {}, "holds a VGG-11, the network is a VGG-13"),
+        ({"width": 0.0625}, {}, r"has the shape \(3, 3, 3, 2\).*\(3, 3, 3, 4\)"),
+        ({}, {"batch_norm": True}, "model.batch_norm=True"),
+        ({}, {"params": {}}, "nothing for the encoder"),
+        ({}, {"skip_scales": (0.01, 0.0001)}, "set model.skip_scales="),
+    ],
+)
+def test_another_network_is_refused(fields, changes, message):
+    weights = weights_of(fcn.FCN(5, **TINY), **changes)
+    with pytest.raises(UserError, match=f"init_from=there.*{message}"):
+        init_from.transplant(weights, fcn.FCN(5, **(TINY | fields)), source="there")
+
+
+def test_learned_kernels_do_not_pass_for_frozen_ones():
+    weights = weights_of(fcn.FCN(5, upsampling="learned", **TINY))
+    frozen = fcn.FCN(5, **TINY)
+    init_from.transplant(weights, frozen, source="there")  # Still the bilinear ones.
+    weights.params["decoder/upscore2/kernel"] = (
+        weights.params["decoder/upscore2/kernel"] * 1.01
+    )
+    with pytest.raises(UserError, match="upscore2 is not the bilinear one"):
+        init_from.transplant(weights, frozen, source="there")
+
+
+def test_another_geometry_is_told():
+    weights = weights_of(fcn.FCN(5, geometry="caffe", **TINY))
+    for geometry in ("same", "caffe"):
+        model = fcn.FCN(5, geometry=geometry, **TINY)
+        report = init_from.transplant(weights, model, source="there").report
+        assert ("geometry='caffe', this network" in report) == (geometry == "same")
+
+
+def read(path):
+    return init_from.read(str(path), cache="", family="")
+
+
+def test_a_workdir_stands_for_its_best_checkpoint(folder, whole):
+    workdir, _ = whole
+    with checkpoints.open_folder(workdir, write=False) as checkpointer:
+        best = checkpoints.find_step(checkpointer, "best")
+    for path in (workdir, workdir / "checkpoints" / str(best)):
+        weights = read(path)
+        variables, _ = checkpoints.read_folder(workdir / "checkpoints" / str(best))
+        expected = traverse_util.flatten_dict(variables["params"], sep="/")
+        assert weights.params.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(weights.params[name], value)
+        assert weights.batch_norm and weights.depth == 11
+
+
+def test_a_folder_that_is_no_run_is_named(folder, whole, tmp_path):
+    with pytest.raises(UserError, match="neither a workdir nor a whole checkpoint"):
+        read(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=f"init_from={tmp_path} holds no checkpoint"):
+        read(tmp_path)
+
+
+def test_the_decoder_alone_trains_on_a_frozen_encoder(folder, whole):
+    """The second of two phases: not one bit of the encoder moves."""
+    workdir = folder / "second_phase"
+    config = tiny_config(folder, init_from=str(whole[0]), trainable="decoder/")
+    state = loop.train_and_evaluate(config, workdir)
+    start = read(whole[0])
+    assert int(state.step) == 6
+    params = flat_params(state)
+    for name, value in start.params.items():
+        same = np.array_equal(params[name], value)
+        assert same == name.startswith("encoder/"), name
+    stats = traverse_util.flatten_dict(state.batch_stats, sep="/")
+    assert stats.keys() == start.batch_stats.keys() and stats
+    for name, value in start.batch_stats.items():
+        np.testing.assert_array_equal(stats[name], value)
+    # No momentum of the encoder exists that could move.
+    paths = jax.tree.leaves_with_path(state.opt_state)
+    names = [jax.tree_util.keystr(path) for path, _ in paths]
+    assert any("decoder" in n for n in names)
+    assert not any("encoder" in n for n in names)
+
+
+def test_mean_and_std_of_the_weights_go_with_the_run(folder, whole, monkeypatch):
+    donor = dataclasses.replace(read(whole[0]), mean=(9.0, 8.0, 7.0), std=(2.0,) * 3)
+    monkeypatch.setattr(init_from, "read", lambda *args, **kwargs: donor)
+    workdir = folder / "preprocessing"
+    config = tiny_config(folder, init_from="there", num_steps=2)
+    loop.train_and_evaluate(config, workdir)
+    saved = checkpoints.latest_metadata(workdir)
+    assert (saved["mean"], saved["std"]) == ([9.0, 8.0, 7.0], [2.0] * 3)
+    # Resumed without the weights, which may be gone.
+    monkeypatch.setattr(init_from, "read", None)
+    loop.train_and_evaluate(config, workdir)
+    set_by_hand = tiny_config(folder, init_from="there", num_steps=2)
+    set_by_hand.model.mean = (1.0, 1.0, 1.0)
+    monkeypatch.setattr(init_from, "read", lambda *args, **kwargs: donor)
+    loop.train_and_evaluate(set_by_hand, folder / "preprocessing_2")
+    saved = checkpoints.latest_metadata(folder / "preprocessing_2")
+    assert (saved["mean"], saved["std"]) == ([1.0] * 3, [2.0] * 3)
