@@ -7,6 +7,7 @@ VOC2012, in the config's precision. Memory: the device's peak, on a CPU the proc
 """
 
 import argparse
+import functools
 import resource
 import runpy
 import statistics
@@ -56,12 +57,12 @@ def main():
     )
     print(f"{args.config}, jax {jax.__version__}, {jax.devices()[0].device_kind}")
 
-    variables = jax.jit(lambda k: state_lib.init_variables(model, k))(jax.random.key(0))
+    init = jax.jit(lambda k: state_lib.init_variables(model, k))
+    variables = init(jax.random.key(0))
     score = jax.jit(
         lambda v, b: evaluate.predict(model, v, b["image"], b["size"], None, CANVAS)
     )
-    report("a scored image", lambda: score(variables, batch), args.steps)
-    del variables
+    report("a scored image", functools.partial(score, variables, batch), args.steps)
     state = jax.jit(lambda k: state_lib.create(model, tx, k))(jax.random.key(0))
 
     def train():

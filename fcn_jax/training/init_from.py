@@ -11,12 +11,12 @@ from etils import epath
 from flax import traverse_util
 
 from fcn_jax.errors import UserError
-from fcn_jax.models import fcn, pretrained, upsampling
+from fcn_jax.models import fcn, layouts, pretrained, upsampling
 from fcn_jax.training import checkpoints, optim
 from fcn_jax.training import state as state_lib
 
 
-def read(init_from: str, *, cache: epath.PathLike, family: str) -> pretrained.Weights:
+def read(init_from: str, *, cache: epath.PathLike, family: str) -> layouts.Weights:
     """Reads a workdir, a checkpoint's folder, a weight file or a known name.
 
     Args:
@@ -44,7 +44,7 @@ def read(init_from: str, *, cache: epath.PathLike, family: str) -> pretrained.We
         name: traverse_util.flatten_dict(variables.get(name, {}), sep="/")
         for name in ("params", "batch_stats")
     }
-    return pretrained.Weights(
+    return layouts.Weights(
         description=f"FCN-{model['stride']}s, VGG-{model['depth']}",
         depth=model["depth"],
         batch_norm=model["batch_norm"],
@@ -80,7 +80,7 @@ class Transplant:
 
 
 def transplant(
-    weights: pretrained.Weights, model: fcn.FCN, *, source: str, pattern: str = ".*"
+    weights: layouts.Weights, model: fcn.FCN, *, source: str, pattern: str = ".*"
 ) -> Transplant:
     """Takes what fits a network by name and shape.
 
@@ -134,12 +134,14 @@ def transplant(
             "to start at random."
         )
     dropped = [n for n in dropped if not n.startswith("decoder/up") or _learned(model)]
-    lines = [f"Weights of {source} ({weights.description})."]
+    lines = [f"Weights of {source} ({weights.description}):"]
     lines.append(f"  loaded        {layers('/'.join(n[1:]) for n in taken)}")
     if anew:
         lines.append(f"  started anew  {layers(anew)}")
     if dropped:
         lines.append(f"  dropped       {layers(dropped)}")
+    rgb = [", ".join(f"{x:.6g}" for x in values) for values in (model.mean, model.std)]
+    lines.append(f"  RGB mean      {rgb[0]}; standard deviation {rgb[1]}")
     if "decoder/score_fr/kernel" not in anew and weights.geometry != model.geometry:
         lines.append(
             f"  The decoder was trained with model.geometry='{weights.geometry}', this "

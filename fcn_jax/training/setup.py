@@ -10,12 +10,8 @@ import optax
 from fcn_jax import sharding
 from fcn_jax.data import transforms
 from fcn_jax.errors import UserError
-from fcn_jax.models import fcn, pretrained
+from fcn_jax.models import fcn, layouts
 from fcn_jax.training import losses, optim
-
-# RGB, of ImageNet's images: what a network without other weights works with.
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -46,8 +42,8 @@ def make_model(
     config: ml_collections.ConfigDict,
     num_classes: int,
     *,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
+    mean=layouts.IMAGENET_MEAN,
+    std=layouts.IMAGENET_STD,
 ) -> fcn.FCN:
     """The config's network; the mean and the std given are for fields left open."""
     fields = dict(config.model)
@@ -57,7 +53,7 @@ def make_model(
 
 
 def mean_std(
-    saved: dict[str, Any] | None, weights: pretrained.Weights | None
+    saved: dict[str, Any] | None, weights: layouts.Weights | None
 ) -> dict[str, Any]:
     """What ``make_model`` takes as ``mean`` and ``std``.
 

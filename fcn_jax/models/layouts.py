@@ -1,0 +1,285 @@
+"""How publishers name and lay out VGG and FCN weights, and the same under our names."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from fcn_jax.errors import UserError
+from fcn_jax.models import fcn, vgg
+
+# RGB, for pixels of 0-255.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+VGG_MEAN = (123.68, 116.779, 103.939)  # Simonyan & Zisserman's.
+FCN_MEAN = (122.67892, 116.66877, 104.00699)  # Of the reference's data layers.
+SSD_MEAN = tuple(255 * x for x in (0.48235, 0.45882, 0.40784))
+ONE = (1.0, 1.0, 1.0)
+_SCALES = ("scale_pool4.weight", "scale_pool3.weight")  # Caffe's FCN-8s at once.
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Parameters from elsewhere, under our names and in our layouts.
+
+    Attributes:
+        description: what they are of, for messages.
+        depth: of the VGG.
+        batch_norm: whether it has batch normalisation.
+        params: float32 by names such as ``encoder/conv1_1/kernel``; kernels are HWIO.
+            ``fc6`` and ``fc7`` may be missing, as may the decoder.
+        batch_stats: float32 by names such as ``encoder/bn1_1/mean``.
+        mean, std: RGB, of pixels of 0-255, that the encoder wants.
+        geometry: that the decoder was trained in; None without one.
+        skip_scales: of pool4 and pool3, where the weights tell; else None.
+        unused: names in the file of what an FCN has no place for.
+    """
+
+    description: str
+    depth: int
+    batch_norm: bool
+    params: dict[str, np.ndarray]
+    batch_stats: dict[str, np.ndarray]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    geometry: str | None = None
+    skip_scales: tuple[float, float] | None = None
+    unused: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """One network as one publisher names it.
+
+    Attributes:
+        publisher: its name.
+        network: what it is of, such as "VGG-16".
+        depth: of the VGG.
+        batch_norm: whether it has batch normalisation.
+        required: our name of each tensor, by theirs.
+        head: the same of fc6 and fc7, all of which may be missing.
+        unused: names of tensors that an FCN has no place for; may be missing.
+        stride: of the FCN; None for a classifier.
+    """
+
+    publisher: str
+    network: str
+    depth: int
+    batch_norm: bool
+    required: dict[str, str]
+    head: dict[str, str]
+    unused: frozenset[str]
+    stride: int | None = None
+
+    def missing(self, names: set[str]) -> list[str]:
+        """What a file with these names lacks."""
+        wanted = [*self.required]
+        if names & self.head.keys():
+            wanted += self.head
+        return [name for name in wanted if name not in names]
+
+    def extra(self, names: set[str]) -> list[str]:
+        """What a file with these names has too much."""
+        known = self.required.keys() | self.head.keys() | self.unused
+        return sorted(names - known)
+
+
+def convert(
+    tensors: Mapping[str, np.ndarray], path: pathlib.Path, family: str
+) -> Weights:
+    """Recognises the publisher by the names and converts.
+
+    Args:
+        tensors: as ``weight_files.read`` gives them.
+        path: of their file, for messages.
+        family: ``caffe`` or ``torchvision``: whose colours and mean torchvision's names
+            stand for, see ``pretrained.load``; no other names leave that open.
+
+    Raises:
+        UserError: no network that is known, or one with a tensor missing, too much or
+            of another shape.
+    """
+    names = {n for n in tensors if not n.endswith(".num_batches_tracked")}
+    layout = min(
+        _layouts(), key=lambda one: len(one.missing(names)) + len(one.extra(names))
+    )
+    if missing := layout.missing(names):
+        if not names & layout.required.keys():
+            raise UserError(
+                f"{path} holds no VGG or FCN of a known publisher: its first tensor is "
+                f"{min(names, default='none')}; give weights of Keras, torchvision, "
+                "timm, pytorch-fcn or Caffe."
+            )
+        raise UserError(
+            f"{path} is no whole {layout.network} of {layout.publisher}: "
+            f"{len(missing)} tensor(s) are missing, the first is {missing[0]}; copy or "
+            "download it again."
+        )
+    if extra := layout.extra(names):
+        raise UserError(
+            f"{path} is no {layout.network} of {layout.publisher}: {len(extra)} "
+            f"tensor(s) are too many, the first is {extra[0]}; give weights of a "
+            "network that is known."
+        )
+    params, batch_stats = {}, {}
+    for theirs, ours in (layout.required | layout.head).items():
+        if theirs in tensors:
+            kept = batch_stats if ours.endswith(("/mean", "/var")) else params
+            kept[ours] = _ours(tensors[theirs], theirs, ours, path)
+    colours = layout.publisher if layout.publisher != "torchvision" else family
+    scales = [float(tensors[name].item()) for name in _SCALES if name in tensors]
+    if colours not in ("torchvision", "timm"):
+        kernel = params["encoder/conv1_1/kernel"]
+        params["encoder/conv1_1/kernel"] = kernel[:, :, ::-1]  # BGR to RGB.
+        mean, std = (FCN_MEAN if layout.stride else VGG_MEAN), ONE
+    elif np.isnan(params.get("encoder/fc6/kernel", np.zeros(1))).all():
+        mean, std = SSD_MEAN, ONE  # torchvision's IMAGENET1K_FEATURES, of Caffe's line.
+    else:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    return Weights(
+        description=f"{layout.network} of {layout.publisher}",
+        depth=layout.depth,
+        batch_norm=layout.batch_norm,
+        params=params,
+        batch_stats=batch_stats,
+        mean=mean,
+        std=std,
+        geometry="caffe" if layout.stride else None,
+        skip_scales=tuple(scales) if len(scales) == len(_SCALES) else None,
+        unused=tuple(sorted(names & layout.unused - set(_SCALES))),
+    )
+
+
+def _ours(x: np.ndarray, theirs: str, ours: str, path: pathlib.Path) -> np.ndarray:
+    """A tensor in our layout: kernels as [k,k,C_in,C_out]."""
+    _, layer, kind = ours.split("/")
+    keras = "/" in theirs
+    if kind != "kernel":
+        shape = "[C]" if x.ndim != 1 else None
+    elif x.ndim == 4:
+        shape = None
+        if not keras:
+            x = x.transpose((2, 3, 0, 1) if layer.startswith("up") else (2, 3, 1, 0))
+    elif x.ndim == 2 and layer in ("fc6", "fc7"):
+        # An inner product of all cells: 7 x 7 of them in fc6, one in fc7.
+        k = 7 if layer == "fc6" else 1
+        inputs, outputs = x.shape if keras else x.shape[::-1]
+        channels, rest = divmod(inputs, k * k)
+        shape = f"[49 C, D] or [D, 49 C] with whole C, such as {512 * k * k}"
+        if not rest:
+            shape = None
+            if keras:  # Flattened as height, width, channel.
+                x = x.reshape(k, k, channels, outputs)
+            else:  # As channel, height, width.
+                x = x.reshape(outputs, channels, k, k).transpose(2, 3, 1, 0)
+    else:
+        shape = "four axes"
+    if shape:
+        raise UserError(
+            f"{path}: {theirs} has the shape {x.shape}, wanted is {shape}; give "
+            "weights of a VGG."
+        )
+    return x
+
+
+def _layouts() -> Iterator[_Layout]:
+    """All networks of all publishers."""
+    for depth in vgg.BLOCKS:
+        for batch_norm in (False, True):
+            yield from _torch_layouts(depth, batch_norm)
+    for depth in (16, 19):
+        yield _keras_layout(depth)
+        yield _caffe_layout(depth, None)
+    for stride in fcn.STRIDES:
+        yield _caffe_layout(16, stride)
+
+
+def _convs(depth: int) -> list[str]:
+    """The names of a VGG's convolutions."""
+    return [
+        f"conv{block}_{i}"
+        for block, count in enumerate(vgg.BLOCKS[depth], start=1)
+        for i in range(1, count + 1)
+    ]
+
+
+def _both(layers: Mapping[str, str], kernel: str, bias: str) -> dict[str, str]:
+    """Names of kernels and biases, from names of layers."""
+    names = {f"{theirs}{kernel}": f"{ours}/kernel" for theirs, ours in layers.items()}
+    return names | {
+        f"{theirs}{bias}": f"{ours}/bias" for theirs, ours in layers.items()
+    }
+
+
+def _keras_layout(depth: int) -> _Layout:
+    convs = {
+        name.replace("conv", "block").replace("_", "_conv"): f"encoder/{name}"
+        for name in _convs(depth)
+    }
+    heads = {"fc1": "encoder/fc6", "fc2": "encoder/fc7"}
+    return _Layout(
+        "Keras",
+        f"VGG-{depth}",
+        depth,
+        False,
+        _both(convs, "/kernel", "/bias"),
+        _both(heads, "/kernel", "/bias"),
+        frozenset({"predictions/kernel", "predictions/bias"}),
+    )
+
+
+def _caffe_layout(depth: int, stride: int | None) -> _Layout:
+    """Names of Caffe's layers, which pytorch-fcn's files have too."""
+    required = _both({n: f"encoder/{n}" for n in _convs(depth)}, ".weight", ".bias")
+    head = _both({n: f"encoder/{n}" for n in ("fc6", "fc7")}, ".weight", ".bias")
+    if stride is None:
+        unused = frozenset({"fc8.weight", "fc8.bias"})
+        return _Layout("Caffe", f"VGG-{depth}", depth, False, required, head, unused)
+    scores = ("score_fr", "score_pool4", "score_pool3")
+    scores = scores[: 1 + fcn.STRIDES.index(stride)]
+    required |= head | _both({n: f"decoder/{n}" for n in scores}, ".weight", ".bias")
+    for layer in fcn.upsampling_layers(stride):
+        required[f"{layer}.weight"] = f"decoder/{layer}/kernel"
+    return _Layout(
+        "Caffe",
+        f"FCN-{stride}s",
+        depth,
+        False,
+        required,
+        {},
+        frozenset(_SCALES),
+        stride,
+    )
+
+
+def _torch_layouts(depth: int, batch_norm: bool) -> Iterator[_Layout]:
+    """Those of torchvision and of timm, whose convolutions have the same names."""
+    required, index = {}, 0
+    for block, count in enumerate(vgg.BLOCKS[depth], start=1):
+        for i in range(1, count + 1):
+            ours = f"encoder/conv{block}_{i}"
+            required |= _both({f"features.{index}": ours}, ".weight", ".bias")
+            if batch_norm:
+                ours, theirs = ours.replace("conv", "bn"), f"features.{index + 1}"
+                required |= {
+                    f"{theirs}.weight": f"{ours}/scale",
+                    f"{theirs}.bias": f"{ours}/bias",
+                    f"{theirs}.running_mean": f"{ours}/mean",
+                    f"{theirs}.running_var": f"{ours}/var",
+                }
+            index += 3 if batch_norm else 2  # ReLU has a number, too, ...
+        index += 1  # ... and so has the pooling.
+    for publisher, fc6, fc7, last in (
+        ("torchvision", "classifier.0", "classifier.3", "classifier.6"),
+        ("timm", "pre_logits.fc1", "pre_logits.fc2", "head.fc"),
+    ):
+        yield _Layout(
+            publisher,
+            f"VGG-{depth}{' with batch normalisation' if batch_norm else ''}",
+            depth,
+            batch_norm,
+            required,
+            _both({fc6: "encoder/fc6", fc7: "encoder/fc7"}, ".weight", ".bias"),
+            frozenset({f"{last}.weight", f"{last}.bias"}),
+        )

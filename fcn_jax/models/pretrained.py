@@ -1,0 +1,115 @@
+"""Published weights: by a known name, which is downloaded, or from a file."""
+
+import difflib
+import os
+import pathlib
+
+from fcn_jax import download
+from fcn_jax.errors import UserError
+from fcn_jax.models import layouts, weight_files
+
+FAMILIES = ("torchvision", "caffe")
+
+# Addresses and checksums are those in keras.applications 3.15.1, torchvision 0.29.1 and
+# pytorch-fcn 4b98850. torchvision publishes the first eight digits only.
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
+_TORCH = "https://download.pytorch.org/models"
+_DRIVE = (
+    "https://drive.usercontent.google.com/download?export=download&confirm=t&id=",
+    "https://drive.google.com/uc?export=download&id=",
+)
+
+
+def _keras(depth: int, checksum: str) -> tuple[str, str, tuple[str, ...]]:
+    file = f"vgg{depth}_weights_tf_dim_ordering_tf_kernels.h5"
+    return file, f"md5:{checksum}", (f"{_KERAS}/vgg{depth}/{file}",)
+
+
+def _torchvision(file: str) -> tuple[str, str, tuple[str, ...]]:
+    digits = pathlib.Path(file).stem.split("-")[-1]
+    return file, f"sha256:{digits}", (f"{_TORCH}/{file}",)
+
+
+def _pytorch_fcn(net: str, checksum: str, key: str) -> tuple[str, str, tuple[str, ...]]:
+    return f"{net}_from_caffe.pth", f"md5:{checksum}", tuple(d + key for d in _DRIVE)
+
+
+# File, checksum and addresses of each known name.
+KNOWN = {
+    "vgg16-caffe": _keras(16, "64373286793e3c8b2b4e3219cbf3544b"),
+    "vgg19-caffe": _keras(19, "cbe5617147190e668d6c5d5026f83318"),
+    "vgg11-torchvision": _torchvision("vgg11-8a719046.pth"),
+    "vgg13-torchvision": _torchvision("vgg13-19584684.pth"),
+    "vgg16-torchvision": _torchvision("vgg16-397923af.pth"),
+    "vgg19-torchvision": _torchvision("vgg19-dcbb9e9d.pth"),
+    "vgg11_bn-torchvision": _torchvision("vgg11_bn-6002323d.pth"),
+    "vgg13_bn-torchvision": _torchvision("vgg13_bn-abd245e5.pth"),
+    "vgg16_bn-torchvision": _torchvision("vgg16_bn-6c64b313.pth"),
+    "vgg19_bn-torchvision": _torchvision("vgg19_bn-c79401a0.pth"),
+    "vgg16_features-torchvision": _torchvision("vgg16_features-amdegroot-88682ab5.pth"),
+    "fcn32s-caffe": _pytorch_fcn(
+        "fcn32s",
+        "d3eb467a80e7da0468a20dfcbc13e6c8",
+        "11k2Q0bvRQgQbT6-jYWeh6nmAsWlSCY3f",
+    ),
+    "fcn16s-caffe": _pytorch_fcn(
+        "fcn16s",
+        "a2d4035f669f09483b39c9a14a0d6670",
+        "1bctu58B6YH9bu6lBBSBB2rUeGlGhYLoP",
+    ),
+    "fcn8s-caffe": _pytorch_fcn(
+        "fcn8s",
+        "de93e540ec79512f8770033849c8ae89",
+        "1ieXWyoG68xqoHJPWdyrDyaIaaWlfmUxI",
+    ),
+    "fcn8s_atonce-caffe": _pytorch_fcn(
+        "fcn8s-atonce",
+        "bfed4437e941fef58932891217fe6464",
+        "0B9P1L--7Wd2vblE1VUIxV1o2d2M",
+    ),
+}
+# Conversions of Caffe's VGG-16 that bear torchvision's names: those of jcjohnson's
+# pytorch-vgg and of pytorch-fcn.
+_CAFFES = ("sha256:00b39a1b", "md5:aa75b158f4181e7f6230029eb96c1b13")
+
+
+def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.Weights:
+    """Loads published weights.
+
+    Args:
+        name: one of KNOWN, downloaded to the cache if it is not there, or the path of
+            a file, see ``weight_files.read``.
+        cache: folder of downloads.
+        family: what a file with torchvision's names is: ``torchvision`` (RGB of
+            ImageNet's mean and standard deviation), ``caffe`` (a conversion of the VGG
+            authors' weights: BGR less their mean), or "" to recognise the two known
+            conversions and take any other as torchvision's.
+
+    Raises:
+        UserError: no such name or file, no network, or a file that is not whole.
+    """
+    if family not in ("", *FAMILIES):
+        raise UserError(
+            f"init_family={family!r} is not known; use '' or one of {FAMILIES}."
+        )
+    path = pathlib.Path(name).expanduser()
+    if name in KNOWN:
+        file, checksum, urls = KNOWN[name]
+        path = pathlib.Path(cache).expanduser() / file
+        download.fetch(
+            urls,
+            checksum=checksum,
+            path=path,
+            remedy=f"to {path}, or set init_from to the file",
+        )
+    elif not path.exists():
+        near = difflib.get_close_matches(name, KNOWN, n=len(KNOWN), cutoff=0.0)
+        raise UserError(
+            f"init_from={name}: there is no such file, and no weights of that name; "
+            f"known are {', '.join(near)}."
+        )
+    tensors = weight_files.read(path)
+    if not family:
+        known = any(download.matches(path, checksum) for checksum in _CAFFES)
+        family = "caffe" if known else "torchvision"
+    return layouts.convert(tensors, path, family)
