@@ -54,7 +54,7 @@ def fetch(
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path):
+        with lock(path):
             return _fetch(urls, checksum, path, size, remedy or f"to {path}")
     except OSError as error:
         raise UserError(
@@ -176,7 +176,7 @@ def _mirror_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
+def lock(path: pathlib.Path) -> Iterator[None]:
     """Holds the file ``<path>.lock``; the system frees it if the process dies."""
     with path.with_name(path.name + ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -267,7 +267,7 @@ def test_processes_that_start_together_build_once(voc):
 
 
 def test_downloaded_voc_opens_without_the_download(voc, tmp_path, monkeypatch):
-    def scan(source, data_dir):
+    def scan(part, source, sbd_source, data_dir):
         assert (source, data_dir) == ("", str(tmp_path / "prepared"))
         return datasets.folder.scan(str(voc))
 

@@ -120,6 +120,9 @@ def test_archive(root, archive, tmp_path):
 def test_download(root, archive, tmp_path, monkeypatch):
     calls = []
 
+    counts = {split: len(names) for split, names in SPLITS.items()}
+    monkeypatch.setattr(voc, "COUNTS", counts)
+
     def fetch(urls, *, checksum, path, size, remedy):
         assert len(urls) > 1 and all(url.endswith(archive.name) for url in urls)
         assert checksum.startswith("sha256:e14f7632") and size == 1_999_639_040
@@ -139,7 +142,7 @@ def test_failed_download_tells_the_remedy(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download, "_receive", dead)
     with pytest.raises(errors.UserError) as caught:
-        voc.scan("", tmp_path)
+        voc.scan("VOC2012", "", "", tmp_path)
     message = str(caught.value)
     assert message.startswith("VOCtrainval_11-May-2012.tar could not be downloaded")
     assert len(voc._URLS) > 1 and all(url in message for url in voc._URLS)
@@ -165,9 +168,9 @@ def test_years_side_by_side(root, tmp_path):
 
 def test_source_without_voc(tmp_path):
     with pytest.raises(errors.UserError, match="no VOCdevkit/VOC2012 in"):
-        voc.scan(tmp_path, tmp_path)
+        voc.scan("VOC2012", tmp_path, "", tmp_path)
     with pytest.raises(errors.UserError, match="nowhere does not exist"):
-        voc.scan(tmp_path / "nowhere", tmp_path)
+        voc.scan("VOC2012", tmp_path / "nowhere", "", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,7 @@ def test_missing_part_is_named(root, tmp_path, name, in_archive):
         with tarfile.open(source, "w") as tar:
             tar.add(root.parent, "VOCdevkit")
     with pytest.raises(errors.UserError, match=name.removesuffix(".jpg")[:-4]):
-        voc.scan(source, tmp_path)
+        voc.scan("VOC2012", source, "", tmp_path)
 
 
 def test_truncated_archive_leaves_nothing(archive, tmp_path):

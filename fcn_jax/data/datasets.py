@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from fcn_jax.data import folder, prepared, shapes, voc
 from fcn_jax.errors import UserError
 
 NAMES = ("voc", "folder", "shapes")
-_DOWNLOADED_VOC = "VOC2012"  # Prepared from a file whose checksum is known.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +76,8 @@ def load(
     mask_dir: str = "masks",
     val_fraction: float = 0.2,
     split_seed: int = 0,
+    splits: Iterable[str] | None = None,
+    sbd_source: str = "",
 ) -> Dataset:
     """Opens a data set, after preparing it if it is not yet, or has changed.
 
@@ -90,17 +91,17 @@ def load(
         mask_dir: The same for the masks.
         val_fraction: For the same: the share of the images that validate.
         split_seed: For the same: picks those.
+        splits: For "voc", the names of the splits that are wanted, of `voc.COUNTS`;
+            None: those of VOC 2012 alone. Only what they need is looked for.
+        sbd_source: For "voc" and its splits "sbd_train" and "trainaug": a folder or
+            archive of SBD, empty to download it.
 
     Raises:
         UserError: If there is no such data set, or its files are missing or bad.
     """
     if name == "voc":
-        if not source and (path := prepared.find(_DOWNLOADED_VOC, data_dir)):
-            return _open(name, path)  # The download itself may be gone.
-        config = voc.scan(source, data_dir)
-        if not source:
-            config.name = _DOWNLOADED_VOC
-    elif name == "folder":
+        return _load_voc(source, sbd_source, data_dir, splits or voc.SPLITS)
+    if name == "folder":
         config = folder.scan(
             source,
             image_dir=image_dir,
@@ -118,6 +119,61 @@ def load(
             f'There is no data set "{name}"; choose one of {", ".join(nearest)}.'
         )
     return _open(name, prepared.prepare(config, data_dir))
+
+
+def require_no_leak(name: str, train_split: str, eval_split: str) -> str:
+    """Returns a warning, or "", about images that are both trained on and scored.
+
+    Args:
+        name: That of the data set.
+        train_split: The split that was or will be trained on.
+        eval_split: The split to score.
+
+    Raises:
+        UserError: If the score would pass for what it is not: of "voc", SBD's training
+            images are among those of "val".
+    """
+    if name != "voc":
+        return ""
+    if train_split == "sbd_train" and eval_split in ("val", "trainval"):
+        raise UserError(
+            f"The split {eval_split} cannot be scored after training on sbd_train: "
+            "SBD's training images include many of VOC 2012's val, so the score would "
+            "be of images trained on; use val_split=seg11valid, or "
+            "train_split=trainaug."
+        )
+    within = {"val": "trainval", "seg11valid": "trainval"}
+    if eval_split in ("trainval", train_split) or within.get(eval_split) == train_split:
+        return (
+            f"Note: images of {eval_split} are among those of {train_split}, so its "
+            "scores do not tell how new images fare."
+        )
+    return ""
+
+
+def _load_voc(
+    source: str, sbd_source: str, data_dir: str, splits: Iterable[str]
+) -> Dataset:
+    for split in splits:
+        if split not in voc.COUNTS:
+            raise UserError(
+                f'The data set "voc" has no split "{split}"; choose one of '
+                f"{', '.join(voc.COUNTS)}."
+            )
+    parts = []
+    for part in dict.fromkeys(map(voc.part_of, splits)):
+        # What was downloaded has a known checksum; the download itself may be gone.
+        downloaded = not (sbd_source if part == "sbd_train" else source)
+        downloaded &= not (part == "trainaug" and sbd_source)
+        path = prepared.find(part, data_dir) if downloaded else None
+        if path is None:
+            config = voc.scan(part, source, sbd_source, data_dir)
+            if downloaded:
+                config.name = part
+            path = prepared.prepare(config, data_dir)
+        parts.append(_open("voc", path))
+    merged = {name: split for part in parts for name, split in part.splits.items()}
+    return dataclasses.replace(parts[0], splits=merged)
 
 
 def _open(name: str, path: pathlib.Path) -> Dataset:

@@ -52,6 +52,11 @@ def open_files(path: str | os.PathLike) -> Files:
     )
 
 
+def join(parts: dict[str, Files]) -> Files:
+    """Returns several `Files` as one, each below a folder of the name given."""
+    return _Joined(parts)
+
+
 class _Folder(Files):
     """The files of a folder and its subfolders; links stand for what they lead to."""
 
@@ -152,6 +157,23 @@ class _Tar(Files):
         if name not in self._where:
             raise UserError(f"{self.path} has no file {name}; use an archive that has.")
         return self._where[name]
+
+
+class _Joined(Files):
+    """Several `Files`; the path is the first's."""
+
+    def __init__(self, parts: dict[str, Files]):
+        self._parts = parts
+        self.path = next(iter(parts.values())).path
+        self.names = {f"{p}/{name}" for p, part in parts.items() for name in part.names}
+
+    def read(self, name: str) -> bytes:
+        part, _, rest = name.partition("/")
+        return self._parts[part].read(rest)
+
+    def stat(self, name: str) -> tuple[int, int]:
+        part, _, rest = name.partition("/")
+        return self._parts[part].stat(rest)
 
 
 def _hidden(name: str) -> bool:

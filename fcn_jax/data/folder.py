@@ -116,12 +116,12 @@ def scan_voc_layout(
                 _listed(name, where, prefix + "JPEGImages/", image_files),
                 _listed(name, where, prefix + "SegmentationClass/", mask_files),
             )
-            for name in _read_list(files, where)
+            for name in read_list(files, where)
         ]
     return builder.make_config(files.path / prefix, files, items, class_names)
 
 
-def _read_list(files: files_lib.Files, where: str) -> list[str]:
+def read_list(files: files_lib.Files, where: str) -> list[str]:
     """Returns the first word of each line that is not blank."""
     split = pathlib.PurePosixPath(where).stem
     if not re.fullmatch(r"\w+", split) or split == "all":

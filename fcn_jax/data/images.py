@@ -11,6 +11,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+import scipy.io
 from PIL import Image, ImageOps
 
 from fcn_jax.errors import UserError
@@ -67,7 +68,7 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
     """Reads a mask file whose pixel values are class ids.
 
     A palette only gives the ids colours: the ids are the palette's indices. The ids of
-    a file of one bit are 0 and 1.
+    a file of one bit are 0 and 1. A file .mat is one of SBD's.
 
     Args:
         data: The file.
@@ -80,6 +81,8 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
         UserError: If the file is no image, damaged, has colours or transparency instead
             of ids, ids above 255, or is to be turned by its Exif data.
     """
+    if name.endswith(".mat"):
+        return _read_mat(data, name)
     image = _open(data, name)
     if _orientation(image) != 1:
         raise UserError(
@@ -101,6 +104,20 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
         f"{name} has pixels of mode {image.mode}; a mask has one channel of class ids "
         '(mode "L" or "P"), not colours. Replace every colour by the id of its class.'
     )
+
+
+def _read_mat(data: bytes, name: str) -> np.ndarray:
+    """Reads the classes of one of SBD's MATLAB files."""
+    try:
+        ids = scipy.io.loadmat(io.BytesIO(data))["GTcls"][0]["Segmentation"][0]
+        if ids.ndim != 2 or ids.dtype != np.uint8:
+            raise ValueError(f"{ids.dtype} of {ids.ndim} axes")
+    except Exception as error:  # SciPy's reader has no errors of its own.
+        raise UserError(
+            f"{name} is damaged, or has no uint8 GTcls.Segmentation as SBD's masks "
+            f"have ({type(error).__name__}); copy or download it again."
+        ) from error
+    return ids
 
 
 def is_plain_rgb_jpeg(data: bytes) -> bool:

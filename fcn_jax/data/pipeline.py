@@ -34,6 +34,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    with_replacement: bool = False,
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
@@ -51,6 +52,8 @@ def train_batches(
         batch_size: Examples in a batch of all processes together.
         seed: Of the order and of the augmentation; 0 or more.
         start_step: The step that the first batch belongs to.
+        with_replacement: Whether every example is drawn at random from all, as the
+            reference does, instead of each once an epoch.
         process_index: This process's number, from 0.
         process_count: Number of processes.
         num_workers: Number of worker processes; 0 reads in this one, which is as fast
@@ -69,7 +72,7 @@ def train_batches(
     _check(source, batch_size, process_count)
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
-    read = _ReadShuffled(source, augment, seed)
+    read = _ReadShuffled(source, augment, seed, with_replacement)
     return _iterate(
         grain.MapDataset.range(_ENDLESS).seed(seed).random_map(read),
         batch_size // process_count,
@@ -161,21 +164,28 @@ class _ReadShuffled:
     source: Sequence
     augment: Callable
     seed: int
+    with_replacement: bool
 
     def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         epoch, place = divmod(index, len(self.source))
-        record = int(_order(len(self.source), self.seed, epoch)[place])
+        order = _order(len(self.source), self.seed, epoch, self.with_replacement)
+        record = int(order[place])
         return _read(self.source, record, self.augment, rng)
 
 
 @functools.lru_cache(maxsize=4)
-def _order(length: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns an epoch's permutation.
+def _order(length: int, seed: int, epoch: int, with_replacement: bool) -> np.ndarray:
+    """Returns an epoch's permutation, or as many draws with replacement.
 
     Grain's own `shuffle` needs no memory, but searches for each index among 2**16: on
     100 images that takes 0.3 ms an example, on 5 images 4 ms, longer than to decode it.
     """
-    return np.random.default_rng((seed, epoch)).permutation(length)
+    rng = np.random.default_rng((seed, epoch))
+    return (
+        rng.integers(length, size=length)
+        if with_replacement
+        else rng.permutation(length)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
