@@ -1,9 +1,9 @@
+import contextlib
 import hashlib
-import http.server
-import itertools
 import socket
 import threading
 
+import example_server
 import numpy as np
 import pytest
 
@@ -13,44 +13,6 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """One mirror; keeps the Range header and the bytes sent for every request."""
-
-    def __init__(self, content=CONTENT, *, ranges=True, cuts=(), length=True):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.ranges, self.length = content, ranges, length
-        # The first answers end after so many bytes.
-        self.cuts = itertools.chain(cuts, itertools.repeat(None))
-        self.seen = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/file.bin"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        asked = self.headers["Range"]
-        start = 0
-        if asked and self.server.ranges:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        body = self.server.content[start:]
-        if start and not body:
-            self.server.seen.append((asked, 0))
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            last = len(self.server.content) - 1
-            self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
-        if self.server.length:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        sent = body[: next(self.server.cuts)]
-        self.server.seen.append((asked, len(sent)))
-        self.wfile.write(sent)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
@@ -58,17 +20,12 @@ def no_proxy(monkeypatch):
 
 @pytest.fixture
 def serve():
-    servers = []
+    with contextlib.ExitStack() as servers:
 
-    def start(*args, **kwargs):
-        servers.append(Server(*args, **kwargs))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.01,)).start()
-        return servers[-1]
+        def start(content=CONTENT, **kwargs):
+            return servers.enter_context(example_server.serving(content, **kwargs))
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 @pytest.fixture
@@ -225,7 +182,9 @@ def test_all_dead(path, dead_url, serve):
 
 def test_http_error_and_unknown_host_are_told(path, serve, monkeypatch):
     server = serve()
-    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
+    monkeypatch.setattr(
+        example_server.Handler, "do_GET", lambda self: self.send_error(404)
+    )
     with pytest.raises(errors.UserError, match="404 Not Found") as caught:
         fetch(path, server, "http://nowhere.invalid/file.bin")
     assert "http://nowhere.invalid/file.bin: " in str(caught.value)

@@ -90,6 +90,23 @@ def test_shuffle_favours_no_place():
     assert np.min(counts) > 60 and np.max(counts) < 140
 
 
+def test_draws_with_replacement_are_independent_and_fair():
+    source, count = Numbers(13), 13 * 40
+    batches = take(count // 13, source, batch_size=13, with_replacement=True)
+    epochs = np.stack([batch["record"] for batch in batches])
+    # 13 draws of 13 leave out (12/13)**13 of the records, 35 %; a permutation none.
+    missing = np.mean([13 - len(set(epoch)) for epoch in epochs.tolist()]) / 13
+    assert 0.30 < missing < 0.40
+    # Each record is drawn 40 times, give or take four standard deviations.
+    times = np.bincount(epochs.ravel(), minlength=13)
+    assert np.abs(times - 40).max() < 4 * (count / 13 * 12 / 13) ** 0.5
+    for options in ({"process_count": 13}, {"start_step": 2}, {"num_threads": 1}):
+        again = take(3, source, batch_size=13, with_replacement=True, **options)
+        start = options.get("start_step", 0)
+        for a, b in zip(batches[start:], again, strict=False):
+            np.testing.assert_array_equal(b["record"], a["record"][: len(b["record"])])
+
+
 def test_order_and_draws_depend_on_the_seed():
     assert_same(take(3), take(3))
     other = take(3, seed=6)

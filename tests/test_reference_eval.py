@@ -70,15 +70,23 @@ def score(root, predict):
 @pytest.mark.parametrize("net", reference_nets.NETS)
 def test_run_eval_gives_the_scores_of_pytorchs_predictions(net, root, tmp_path):
     weights = reference_nets.random_weights(net, WIDTH, seed=2)
+    for name, tensor in weights.items():
+        if name.startswith("score") and name.endswith("weight"):
+            # Without the mean of ReLU's outputs, so that many classes win somewhere.
+            tensor -= tensor.mean(1, keepdim=True)
     file = tmp_path / f"{net}_from_caffe.pth"
     torch.save(weights, file)
+
+    predicted = set()
 
     def predict(image):
         with torch.no_grad():
             logits = reference_nets.forward(
                 net, weights, reference_nets.from_rgb(image)
             )
-        return logits[0].argmax(0).numpy()
+        ids = logits[0].argmax(0).numpy()
+        predicted.update(np.unique(ids))
+        return ids
 
     expected = score(root, predict)
     config = net.replace("-", "_")
@@ -105,4 +113,4 @@ def test_run_eval_gives_the_scores_of_pytorchs_predictions(net, root, tmp_path):
     for name, value in expected.items():
         assert scores[name] == pytest.approx(value, abs=1e-4), name
     assert scores["num_images"] == len(SIZES)
-    assert len({round(v, 3) for v in expected.values()}) == 4  # No trivial scores.
+    assert len(predicted) >= 5  # No trivial scores.

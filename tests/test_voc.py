@@ -1,4 +1,5 @@
 import io
+import itertools
 import shutil
 import tarfile
 
@@ -198,3 +199,19 @@ def test_truncated_archive_leaves_nothing(archive, tmp_path):
     with pytest.raises(errors.UserError, match="damaged"):
         datasets.load("voc", source=str(archive), data_dir=str(tmp_path / "data"))
     assert not (tmp_path / "data").exists()
+
+
+def test_leaks_are_refused():
+    leak = datasets.require_no_leak
+    for split in ("val", "trainval"):
+        with pytest.raises(
+            errors.UserError, match="many of VOC 2012's val.*seg11valid"
+        ):
+            leak("voc", "sbd_train", split)
+    assert leak("voc", "sbd_train", "seg11valid") == ""
+    assert leak("voc", "trainaug", "val") == leak("voc", "train", "seg11valid") == ""
+    for pair in itertools.permutations(("trainval", "val", "seg11valid"), 2):
+        assert "do not tell how new images fare" in leak("voc", *pair)
+        assert "do not tell how new images fare" in leak("voc", pair[0], pair[0])
+    assert "are among" in leak("voc", "trainaug", "trainval")
+    assert leak("folder", "sbd_train", "val") == ""

@@ -41,9 +41,7 @@ def scan(
     """
     downloads = pathlib.Path(data_dir).expanduser() / "downloads"
     path = pathlib.Path(source or _download(downloads)).expanduser()
-    if path.is_file() and _is_gzip(path):
-        path = _unpack(path, downloads)
-    found = files.open_files(path)
+    found = files.open_files(_unpack(path, downloads) if _is_gzip(path) else path)
     root = _find_root(found)
     return found, {name: _items(found, root, name) for name in ("train", "val")}
 
@@ -61,18 +59,25 @@ def _download(downloads: pathlib.Path) -> pathlib.Path:
 
 def _is_gzip(path: pathlib.Path) -> bool:
     """Looks at the bytes: some browsers unpack the archive and keep its name."""
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"\x1f\x8b"
+    except OSError:  # A folder, or what `files.open_files` tells of.
+        return False
 
 
 def _unpack(path: pathlib.Path, downloads: pathlib.Path) -> pathlib.Path:
-    """Returns a plain .tar file of a compressed one, made unless it is there."""
+    """Returns a plain .tar file of a compressed one, made unless it is there.
+
+    It has the time of the archive, which tells whether it is this one's.
+    """
     tar = downloads / f"{path.stem}.tar"
     part = tar.with_name(tar.name + ".part")
     try:
         downloads.mkdir(parents=True, exist_ok=True)
         with download.lock(tar):
-            if tar.exists() and tar.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+            times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+            if tar.exists() and tar.stat().st_mtime_ns == times[1]:
                 return tar
             with (
                 path.open("rb") as packed,
@@ -88,6 +93,7 @@ def _unpack(path: pathlib.Path, downloads: pathlib.Path) -> pathlib.Path:
                 while block := unpacked.read(_BLOCK):
                     file.write(block)
                     bar.update(packed.tell() - bar.n)
+            os.utime(part, ns=times)
             os.replace(part, tar)
             return tar
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -98,15 +104,15 @@ def _unpack(path: pathlib.Path, downloads: pathlib.Path) -> pathlib.Path:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise UserError(
-            f"{tar} cannot be written ({error.strerror or error}); make room or choose "
-            "another folder for data."
+            f"{path} cannot be unpacked to {tar} ({error.strerror or error}); make "
+            "room, or choose another folder for data."
         ) from error
 
 
 def _find_root(found: files.Files) -> str:
     """Returns the folder of SBD's lists: "" or a name that ends in "/"."""
     roots = {name.rpartition("cls/")[0] for name in found.names if "cls/" in name}
-    roots = [root for root in roots if {f"{root}train.txt"} <= found.names]
+    roots = [root for root in roots if f"{root}train.txt" in found.names]
     if len(roots) != 1:
         raise UserError(
             f"There is {'more than one' if roots else 'no'} SBD in {found.path}: "
