@@ -51,7 +51,7 @@ def of_torchvision(name, folder, image):
     import torch
     import torchvision
 
-    net = torchvision.models.get_model(name).eval()
+    net = randomised(torchvision.models.get_model(name))
     torch.save(net.state_dict(), folder / "net.pth")
     with torch.no_grad():
         x = net.avgpool(net.features(normalised(image))).flatten(1)
@@ -64,7 +64,7 @@ def of_timm(name, folder, image):
     import timm
     import torch
 
-    net = timm.create_model(name).eval()
+    net = randomised(timm.create_model(name))
     safetensors.torch.save_file(net.state_dict(), folder / "net.safetensors")
     with torch.no_grad():
         x = net.pre_logits(net.features(normalised(image)))
@@ -77,10 +77,26 @@ def of_keras(name, folder, image):
 
     module = importlib.import_module(f"keras.applications.{name}")
     net = getattr(module, name.upper())(weights=None)
+    rng = np.random.default_rng(0)
+    for x in net.weights:
+        if len(x.shape) == 1:
+            x.assign(rng.normal(0, 0.1, x.shape))
     net.save(folder / "net.h5")
     top = keras.Model(net.input, net.get_layer("fc2").output)
     x = module.preprocess_input(image[None].astype(np.float32))
     return folder / "net.h5", np.asarray(top.predict(x, verbose=0))[0]
+
+
+def randomised(net):
+    """Random biases and statistics, which begin as zeros and ones in all packages."""
+    import torch
+
+    for name, x in net.state_dict().items():
+        if name.endswith("running_var"):
+            x.uniform_(0.5, 2)
+        elif x.ndim == 1:
+            x.add_(torch.randn_like(x), alpha=0.1)
+    return net.eval()
 
 
 def normalised(image):
@@ -115,7 +131,9 @@ def main():
             path, wanted = make(name, pathlib.Path(folder), image)
             found = fc7(path, image)
         error = np.abs(found - wanted).max() / np.abs(wanted).max()
-        print(f"{package:<12}{name:<10}{version.split("+")[0]:<10}{error:.1e}", flush=True)
+        print(
+            f"{package:<12}{name:<10}{version.split('+')[0]:<10}{error:.1e}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from configs import default
+from fcn_jax.evaluation import evaluate, trained
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLASSES = ["ground", "house", "tree"]
@@ -44,6 +45,13 @@ def tiny_config(folder, **changes):
         tiny_settings(folder) | {k.replace("__", "."): v for k, v in changes.items()}
     )
     return config
+
+
+def score(workdir, split="val"):
+    """What run_eval.py does with a workdir."""
+    run = trained.load(workdir, "latest")
+    dataset = evaluate.load_dataset(run.config.data, (split,))
+    return evaluate.evaluate_run(run, dataset, split, workdir)
 
 
 def flags(settings):

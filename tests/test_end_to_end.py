@@ -12,23 +12,17 @@ import example_folders
 import jax
 import numpy as np
 import pytest
-from example_runs import CLASSES, ROOT, flags, tiny_config, tiny_settings
+from example_runs import CLASSES, ROOT, flags, score, tiny_config, tiny_settings
 from PIL import Image
 
 from fcn_jax.data import images
-from fcn_jax.evaluation import evaluate, predict, trained
+from fcn_jax.evaluation import predict, trained
 from fcn_jax.training import checkpoints, loop
 
 
 def log_of(workdir):
     text = (workdir / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
-
-
-def score(workdir):
-    run_ = trained.load(workdir, "latest")
-    dataset = evaluate.load_dataset(run_.config.data, ("val",))
-    return evaluate.evaluate_run(run_, dataset, "val", workdir)
 
 
 def assert_same_state(a, b):

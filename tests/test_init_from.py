@@ -2,15 +2,17 @@
 
 import dataclasses
 
+import example_weights
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from example_runs import tiny_config
 from flax import traverse_util
 
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn, layouts, upsampling
-from fcn_jax.training import checkpoints, init_from, loop, optim
+from fcn_jax.training import checkpoints, init_from, loop, optim, setup
 from fcn_jax.training import state as state_lib
 
 TINY = {"depth": 11, "width": 0.03125, "score_init": "lecun_normal"}
@@ -227,9 +229,28 @@ def test_mean_and_std_of_the_weights_go_with_the_run(folder, whole, monkeypatch)
     # Resumed without the weights, which may be gone.
     monkeypatch.setattr(init_from, "read", None)
     loop.train_and_evaluate(config, workdir)
-    set_by_hand = tiny_config(folder, init_from="there", num_steps=3)
-    set_by_hand.model.mean = (1.0, 1.0, 1.0)
-    monkeypatch.setattr(init_from, "read", lambda *args, **kwargs: donor)
-    loop.train_and_evaluate(set_by_hand, folder / "preprocessing_2")
-    saved = checkpoints.latest_metadata(folder / "preprocessing_2")
-    assert (saved["mean"], saved["std"]) == ([1.0] * 3, [2.0] * 3)
+
+
+def test_mean_and_std_set_by_hand_count(folder, whole):
+    weights, config = read(whole[0]), tiny_config(folder)
+    assert setup.make_model(config, 3, mean=weights.mean).mean == weights.mean
+    config.model.mean = (1.0, 1.0, 1.0)
+    model = setup.make_model(config, 3, **setup.mean_std(None, weights))
+    assert (model.mean, model.std) == ((1.0, 1.0, 1.0), weights.std)
+
+
+def test_a_damaged_file_leaves_no_workdir(folder, tmp_path):
+    path = tmp_path / "vgg11.safetensors"
+    layers = example_weights.vgg(11, width=1 / 32, batch_norm=True)
+    safetensors.numpy.save_file(example_weights.torchvision(layers), path)
+    whole = path.read_bytes()
+    config = tiny_config(folder, init_from=str(path), num_steps=3)
+    path.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match="vgg11.safetensors is damaged"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    path.write_bytes(whole)
+    state = loop.train_and_evaluate(config, tmp_path / "run")
+    assert int(state.step) == 3
+    saved = checkpoints.latest_metadata(tmp_path / "run")
+    assert saved["mean"] == pytest.approx([123.675, 116.28, 103.53])

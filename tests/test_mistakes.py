@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from example_runs import CLASSES, ROOT, flags, run, tiny_config, tiny_settings
+from example_runs import CLASSES, ROOT, flags, run, score, tiny_config, tiny_settings
 
 from fcn_jax.errors import UserError
-from fcn_jax.evaluation import evaluate, predict, trained
+from fcn_jax.evaluation import predict, trained
 from fcn_jax.training import checkpoints, loop
 
 
@@ -42,6 +42,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good(folder):
         ({"augment__crop": (5,)}, "crop is (5,)"),
         ({"augment__scale": (1.0,)}, "scale range is (1.0,)"),
         ({"loss__label_smoothing": 1.0}, "loss.label_smoothing=1.0"),
+        ({"loss__reduction": "max"}, "loss.reduction='max'"),
+        ({"init_from": "vgg16-cafe"}, "init_from=vgg16-cafe: there is no such file"),
+        ({"init_from": str(ROOT / "README.md")}, "README.md is of no known type"),
+        ({"init_from": str(ROOT)}, "neither a workdir nor a whole checkpoint"),
+        ({"optimizer__multipliers": ((".*", 1.0),)}, "optimizer.multipliers has the"),
+        ({"optimizer__multipliers": (("head", 1.0, 1.0),)}, "'head' is the first"),
         ({"loss__class_weights": "1,2"}, "loss.class_weights='1,2'"),
         ({"optimizer__name": "lion"}, "optimizer.name='lion'"),
         ({"optimizer__schedule": "step"}, "optimizer.schedule='step'"),
@@ -93,7 +99,7 @@ def test_a_changed_list_of_classes_is_refused(folder, whole):
     with pytest.raises(UserError, match="house, tree.*house, bush"):
         loop.train_and_evaluate(config, workdir)
     with pytest.raises(UserError, match="house, tree.*house, bush"):
-        evaluate.evaluate_run(trained.load(workdir, "latest"), workdir)
+        score(workdir)
 
 
 @pytest.mark.parametrize("step", ["5", "first", "-1"])
@@ -107,7 +113,7 @@ def test_a_missing_workdir_split_and_input_are_named(folder, whole):
         trained.load(folder / "nowhere")
     assert not (folder / "nowhere").exists()
     with pytest.raises(UserError, match='no split "test".*train'):
-        evaluate.evaluate_run(trained.load(whole[0], "latest"), whole[0], "test")
+        score(whole[0], "test")
     empty = folder / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match="holds no images"):

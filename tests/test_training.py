@@ -115,20 +115,6 @@ def run_optimizer(name, steps=4, **kwargs):
     return params, state
 
 
-def test_sgd_equals_caffes_rule():
-    # v = m v + lr (g + wd w); w -= v, with decay on kernels only. At a constant
-    # learning rate it is all one where that enters.
-    params, _ = run_optimizer("sgd", momentum=0.9, weight_decay=0.01)
-    for path, start in optim.leaves(PARAMS):
-        decay = 0.01 if optim.name_of(path).endswith("kernel") else 0.0
-        w, v = np.asarray(start, float), 0.0
-        for i in range(4):
-            v = 0.9 * v + 0.1 * (0.1 * (i + 1) * w + 0.3 + decay * w)
-            w = w - v
-        layer, group, leaf = (k.key for k in path)
-        np.testing.assert_allclose(params[layer][group][leaf], w, rtol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_adam_equals_its_paper(name):
     params, _ = run_optimizer(name, weight_decay=0.01)
@@ -140,6 +126,39 @@ def test_adam_equals_its_paper(name):
         step = (m / (1 - 0.9 ** (i + 1))) / (np.sqrt(v / (1 - 0.999 ** (i + 1))) + 1e-8)
         w = w - 0.1 * (step + (0.01 * w if name == "adamw" else 0))
     np.testing.assert_allclose(params["encoder"]["conv1_1"]["kernel"], w, rtol=1e-5)
+
+
+def test_multipliers_scale_rate_and_decay_by_the_first_pattern_that_matches():
+    table = ((".*/bias", 2.0, 0.0), ("decoder/", 10.0, 3.0))
+    params, _ = run_optimizer("sgd", momentum=0.9, weight_decay=0.01, table=table)
+    for path, start in optim.leaves(PARAMS):
+        name = optim.name_of(path)
+        rate, decay = 1.0, 1.0
+        if name.startswith("decoder"):
+            rate, decay = 10.0, 3.0
+        if name.endswith("bias"):
+            rate, decay = 2.0, 0.0
+        w, v = np.asarray(start, float), 0.0
+        for i in range(4):  # Caffe's rule.
+            g = 0.1 * (i + 1) * w + 0.3
+            v = 0.9 * v + 0.1 * rate * (g + 0.01 * decay * w)
+            w = w - v
+        layer, group, leaf = (k.key for k in path)
+        np.testing.assert_allclose(params[layer][group][leaf], w, rtol=1e-6)
+
+
+def test_the_sum_reduction_is_the_mean_times_the_pixels_of_an_image():
+    batch, results = make_batch(), {}
+    for reduction in ("mean", "sum"):
+        state, step = make_step(reduction=reduction)
+        results[reduction] = step(state, batch, jax.random.key(1))[1]
+    pixels = (batch["label"] != 255).sum() / len(batch["label"])
+    mean, summed = results["mean"], results["sum"]
+    np.testing.assert_allclose(mean["loss"], summed["loss"], rtol=1e-6)
+    np.testing.assert_allclose(summed["summed_loss"], pixels * mean["loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        summed["grad_norm"], pixels * mean["grad_norm"], rtol=1e-5
+    )
 
 
 def test_clipping_bounds_the_norm_of_what_trains():

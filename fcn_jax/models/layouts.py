@@ -58,7 +58,8 @@ class _Layout:
         depth: of the VGG.
         batch_norm: whether it has batch normalisation.
         required: our name of each tensor, by theirs.
-        head: the same of fc6 and fc7, all of which may be missing.
+        optional: the same of tensors of which all may be missing, but not some: fc6 and
+            fc7 of a classifier, the upsampling of an FCN.
         unused: names of tensors that an FCN has no place for; may be missing.
         stride: of the FCN; None for a classifier.
     """
@@ -68,20 +69,20 @@ class _Layout:
     depth: int
     batch_norm: bool
     required: dict[str, str]
-    head: dict[str, str]
+    optional: dict[str, str]
     unused: frozenset[str]
     stride: int | None = None
 
     def missing(self, names: set[str]) -> list[str]:
         """What a file with these names lacks."""
         wanted = [*self.required]
-        if names & self.head.keys():
-            wanted += self.head
+        if names & self.optional.keys():
+            wanted += self.optional
         return [name for name in wanted if name not in names]
 
     def extra(self, names: set[str]) -> list[str]:
         """What a file with these names has too much."""
-        known = self.required.keys() | self.head.keys() | self.unused
+        known = self.required.keys() | self.optional.keys() | self.unused
         return sorted(names - known)
 
 
@@ -94,7 +95,8 @@ def convert(
         tensors: as ``weight_files.read`` gives them.
         path: of their file, for messages.
         family: ``caffe`` or ``torchvision``: whose colours and mean torchvision's names
-            stand for, see ``pretrained.load``; no other names leave that open.
+            stand for, see ``pretrained.load``; no other names leave that open. "" if
+            that is not known: they are taken as torchvision's.
 
     Raises:
         UserError: no network that is known, or one with a tensor missing, too much or
@@ -123,13 +125,17 @@ def convert(
             "network that is known."
         )
     params, batch_stats = {}, {}
-    for theirs, ours in (layout.required | layout.head).items():
+    for theirs, ours in (layout.required | layout.optional).items():
         if theirs in tensors:
             kept = batch_stats if ours.endswith(("/mean", "/var")) else params
             kept[ours] = _ours(tensors[theirs], theirs, ours, path)
-    colours = layout.publisher if layout.publisher != "torchvision" else family
-    scales = [float(tensors[name].item()) for name in _SCALES if name in tensors]
-    if colours not in ("torchvision", "timm"):
+    description, publisher = f"{layout.network} of {layout.publisher}", layout.publisher
+    if publisher == "torchvision" and family == "caffe":
+        description, publisher = f"{layout.network} of Caffe", "Caffe"
+    elif publisher == "torchvision" and not family:
+        description = f"{layout.network}, taken as torchvision's"
+    scales = [_scale(tensors[name], name, path) for name in _SCALES if name in tensors]
+    if publisher not in ("torchvision", "timm"):
         kernel = params["encoder/conv1_1/kernel"]
         params["encoder/conv1_1/kernel"] = kernel[:, :, ::-1]  # BGR to RGB.
         mean, std = (FCN_MEAN if layout.stride else VGG_MEAN), ONE
@@ -138,7 +144,7 @@ def convert(
     else:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     return Weights(
-        description=f"{layout.network} of {layout.publisher}",
+        description=description,
         depth=layout.depth,
         batch_norm=layout.batch_norm,
         params=params,
@@ -149,6 +155,16 @@ def convert(
         skip_scales=tuple(scales) if len(scales) == len(_SCALES) else None,
         unused=tuple(sorted(names & layout.unused - set(_SCALES))),
     )
+
+
+def _scale(x: np.ndarray, name: str, path: pathlib.Path) -> float:
+    """The factor of a ``Scale`` layer, which has it once for each channel."""
+    if not (x.size and (x == x.flat[0]).all()):
+        raise UserError(
+            f"{path}: {name} holds {np.unique(x).size} factors, wanted is one; "
+            "give a network whose Scale layers were not trained."
+        )
+    return float(f"{x.flat[0]:.6g}")  # 0.01, not the float32 next to it.
 
 
 def _ours(x: np.ndarray, theirs: str, ours: str, path: pathlib.Path) -> np.ndarray:
@@ -239,15 +255,14 @@ def _caffe_layout(depth: int, stride: int | None) -> _Layout:
     scores = ("score_fr", "score_pool4", "score_pool3")
     scores = scores[: 1 + fcn.STRIDES.index(stride)]
     required |= head | _both({n: f"decoder/{n}" for n in scores}, ".weight", ".bias")
-    for layer in fcn.upsampling_layers(stride):
-        required[f"{layer}.weight"] = f"decoder/{layer}/kernel"
+    upsampling = fcn.upsampling_layers(stride)
     return _Layout(
         "Caffe",
         f"FCN-{stride}s",
         depth,
         False,
         required,
-        {},
+        {f"{layer}.weight": f"decoder/{layer}/kernel" for layer in upsampling},
         frozenset(_SCALES),
         stride,
     )

@@ -1,5 +1,6 @@
 """Published weights: by a known name, which is downloaded, or from a file."""
 
+import dataclasses
 import difflib
 import os
 import pathlib
@@ -71,6 +72,9 @@ KNOWN = {
 # Conversions of Caffe's VGG-16 that bear torchvision's names: those of jcjohnson's
 # pytorch-vgg and of pytorch-fcn.
 _CAFFES = ("sha256:00b39a1b", "md5:aa75b158f4181e7f6230029eb96c1b13")
+# pytorch-fcn has the factors of Caffe's FCN-8s at once in its code, not in the file.
+_ATONCE = KNOWN["fcn8s_atonce-caffe"][1]
+_ATONCE_SCALES = (0.01, 0.0001)
 
 
 def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.Weights:
@@ -83,7 +87,7 @@ def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.We
         family: what a file with torchvision's names is: ``torchvision`` (RGB of
             ImageNet's mean and standard deviation), ``caffe`` (a conversion of the VGG
             authors' weights: BGR less their mean), or "" to recognise the two known
-            conversions and take any other as torchvision's.
+            conversions and take any other as torchvision's. A known name needs none.
 
     Raises:
         UserError: no such name or file, no network, or a file that is not whole.
@@ -96,6 +100,7 @@ def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.We
     if name in KNOWN:
         file, checksum, urls = KNOWN[name]
         path = pathlib.Path(cache).expanduser() / file
+        family = "torchvision"  # Where the names in the file leave that open.
         download.fetch(
             urls,
             checksum=checksum,
@@ -109,7 +114,10 @@ def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.We
             f"known are {', '.join(near)}."
         )
     tensors = weight_files.read(path)
-    if not family:
-        known = any(download.matches(path, checksum) for checksum in _CAFFES)
-        family = "caffe" if known else "torchvision"
-    return layouts.convert(tensors, path, family)
+    if not family and any(download.matches(path, checksum) for checksum in _CAFFES):
+        family = "caffe"
+    weights = layouts.convert(tensors, path, family)
+    whole = weights.geometry is not None and weights.skip_scales is None
+    if whole and download.matches(path, _ATONCE):
+        weights = dataclasses.replace(weights, skip_scales=_ATONCE_SCALES)
+    return weights

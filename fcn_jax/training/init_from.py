@@ -49,10 +49,10 @@ def read(init_from: str, *, cache: epath.PathLike, family: str) -> layouts.Weigh
         depth=model["depth"],
         batch_norm=model["batch_norm"],
         **flat,
-        mean=tuple(metadata["mean"]),
-        std=tuple(metadata["std"]),
+        mean=tuple(metadata.get("mean", model["mean"])),
+        std=tuple(metadata.get("std", model["std"])),
         geometry=model["geometry"],
-        skip_scales=tuple(model["skip_scales"]),
+        skip_scales=tuple(model.get("skip_scales", (1.0, 1.0))),
         unused=(),
     )
 

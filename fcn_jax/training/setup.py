@@ -62,7 +62,8 @@ def mean_std(
         weights: the weights that it starts from, if any.
     """
     if saved is not None:
-        return {"mean": saved["mean"], "std": saved["std"]}
+        # Runs before there were published weights have them in the config alone.
+        return {name: saved[name] for name in ("mean", "std") if name in saved}
     if weights is not None:
         return {"mean": weights.mean, "std": weights.std}
     return {}
