@@ -26,6 +26,10 @@ CONVS = {
     16: "1_1 1_2 2_1 2_2 3_1 3_2 3_3 4_1 4_2 4_3 5_1 5_2 5_3",
     19: "1_1 1_2 2_1 2_2 3_1 3_2 3_3 3_4 4_1 4_2 4_3 4_4 5_1 5_2 5_3 5_4",
 }
+# RGB mean and standard deviation that the publishers give, for 0-255.
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+VGG = ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
+FCN = ((122.67892, 116.66877, 104.00699), (1.0, 1.0, 1.0))
 CHANNELS = {"1": 64, "2": 128, "3": 256, "4": 512, "5": 512}
 
 
@@ -126,10 +130,11 @@ def _field(number, content):
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
-def caffemodel(tensors, *, old=False):
+def caffemodel(tensors, *, old=False, old_blobs=False):
     """A NetParameter, by hand; tensors are lists of blobs by layer.
 
-    ``old`` writes it as in 2014: V1 layers, blobs of always four axes.
+    ``old`` writes it as in 2014: V1 layers, blobs of always four axes; ``old_blobs``
+    the blobs alone.
     """
     net = _field(1, b"a net")
     kinds = {"conv": 4, "fc": 14}
@@ -137,7 +142,7 @@ def caffemodel(tensors, *, old=False):
         content = b""
         for x in blobs:
             data = _field(5, np.asarray(x, "<f4").tobytes())
-            if old:
+            if old or old_blobs:
                 shape = (1,) * (4 - x.ndim) + x.shape
                 blob = b"".join(_field(i + 1, n) for i, n in enumerate(shape)) + data
             else:
@@ -175,3 +180,43 @@ def expected(layers, *, bgr, top=True):
         params[f"encoder/{name}/kernel"] = kernel
         params[f"encoder/{name}/bias"] = tensors["bias"]
     return params, stats
+
+
+NETS = {
+    "fcn32s": (("score_fr",), {"upscore": 64}),
+    "fcn16s": (("score_fr", "score_pool4"), {"upscore2": 4, "upscore16": 32}),
+    "fcn8s": (
+        ("score_fr", "score_pool4", "score_pool3"),
+        {"upscore2": 4, "upscore_pool4": 4, "upscore8": 16},
+    ),
+}
+
+
+def fcn_blobs(net):
+    """A whole FCN as Caffe has it: fc6 and fc7 are convolutions."""
+    rng = np.random.default_rng(1)
+    layers = vgg(16)
+    blobs = {n: [t["weight"], t["bias"]] for n, t in layers.items() if n != "fc8"}
+    scores, ups = NETS[net]
+    inputs = {"score_fr": 128, "score_pool4": 16, "score_pool3": 8}
+    for name in scores:
+        weight = rng.normal(size=(21, inputs[name], 1, 1)).astype(np.float32)
+        blobs[name] = [weight, rng.normal(size=21).astype(np.float32)]
+    for name, k in ups.items():
+        blobs[name] = [rng.normal(size=(21, 21, k, k)).astype(np.float32)]
+    return layers, blobs
+
+
+def check(weights, layers, *, bgr, top=True, preprocessing):
+    params, stats = expected(layers, bgr=bgr, top=top)
+    assert weights.params.keys() == params.keys()
+    assert weights.batch_stats.keys() == stats.keys()
+    for found, wanted in ((weights.params, params), (weights.batch_stats, stats)):
+        for name, x in wanted.items():
+            np.testing.assert_array_equal(found[name], x, err_msg=name)
+            assert found[name].dtype == np.float32
+    np.testing.assert_allclose((weights.mean, weights.std), preprocessing)
+    convs = sum(name.startswith("conv") for name in layers)
+    assert {8: 11, 10: 13, 13: 16, 16: 19}[convs] == weights.depth
+    assert weights.batch_norm == ("bn1_1" in layers)
+    assert weights.geometry is None

@@ -1,9 +1,6 @@
-"""Published weights: every format read back, in the network, and what is refused."""
+"""Published weights by name or path, and in the network what they were at home."""
 
 import hashlib
-import os
-import pickle
-import re
 
 import example_weights
 import jax
@@ -15,98 +12,35 @@ from flax import traverse_util
 
 from fcn_jax import download
 from fcn_jax.errors import UserError
-from fcn_jax.models import pretrained, vgg, weight_files
-
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-VGG = ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0))
-FCN = ((122.67892, 116.66877, 104.00699), (1.0, 1.0, 1.0))
+from fcn_jax.models import pretrained, vgg
 
 
 def load(path, family=""):
     return pretrained.load(str(path), cache="", family=family)
 
 
-def check(weights, layers, *, bgr, top=True, preprocessing):
-    params, stats = example_weights.expected(layers, bgr=bgr, top=top)
-    assert weights.params.keys() == params.keys()
-    assert weights.batch_stats.keys() == stats.keys()
-    for found, wanted in ((weights.params, params), (weights.batch_stats, stats)):
-        for name, x in wanted.items():
-            np.testing.assert_array_equal(found[name], x, err_msg=name)
-            assert found[name].dtype == np.float32
-    np.testing.assert_allclose((weights.mean, weights.std), preprocessing)
-    convs = sum(name.startswith("conv") for name in layers)
-    assert {8: 11, 10: 13, 13: 16, 16: 19}[convs] == weights.depth
-    assert weights.batch_norm == ("bn1_1" in layers)
-    assert weights.geometry is None
-
-
-@pytest.mark.parametrize("top", [True, False])
-@pytest.mark.parametrize("whole_model", [True, False])
-@pytest.mark.parametrize("depth", [16, 19])
-def test_keras(depth, whole_model, top, tmp_path):
-    layers = example_weights.vgg(depth)
-    path = tmp_path / "vgg.h5"
-    example_weights.save_keras(path, layers, top=top, whole_model=whole_model)
-    weights = load(path)
-    check(weights, layers, bgr=True, top=top, preprocessing=VGG)
-    assert weights.unused == (("predictions/bias", "predictions/kernel") * top)
-
-
-@pytest.mark.parametrize("timm", [True, False])
-@pytest.mark.parametrize("top", [True, False])
-@pytest.mark.parametrize("batch_norm", [True, False])
-@pytest.mark.parametrize("depth", [11, 13, 16, 19])
-def test_safetensors_of_torchvision_and_timm(depth, batch_norm, top, timm, tmp_path):
-    layers = example_weights.vgg(depth, batch_norm=batch_norm)
-    state = example_weights.torchvision(layers, timm=timm, top=top)
-    path = tmp_path / "model.safetensors"
-    safetensors.numpy.save_file(state, path)
-    weights = load(path)
-    check(weights, layers, bgr=False, top=top, preprocessing=IMAGENET)
-    assert len(weights.unused) == 2 * top
-
-
-def test_other_precisions(tmp_path):
-    layers = example_weights.vgg(11)
-    state = example_weights.torchvision(layers)
-    for dtype, tolerance in ((np.float16, 1e-3), (np.float64, 0), (jnp.bfloat16, 1e-2)):
-        cast = {name: np.asarray(x, dtype) for name, x in state.items()}
-        path = tmp_path / "model.safetensors"
-        safetensors.numpy.save_file(cast, path)
-        found = load(path).params["encoder/conv2_1/kernel"]
-        assert found.dtype == np.float32
-        wanted = layers["conv2_1"]["weight"].transpose(2, 3, 1, 0)
-        np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=1e-4)
-
-
-@pytest.mark.parametrize("wrapped", ["", "state_dict", "model_state_dict"])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_pth(zipped, wrapped, tmp_path):
-    torch = pytest.importorskip("torch")
-    layers = example_weights.vgg(16, batch_norm=True)
-    state = {
-        f"module.{name}": torch.tensor(x)
-        for name, x in example_weights.torchvision(layers).items()
-    }
-    path = tmp_path / "vgg16_bn.pth"
-    torch.save(
-        {wrapped: state, "epoch": 3} if wrapped else state,
-        path,
-        _use_new_zipfile_serialization=zipped,
-    )
-    check(load(path), layers, bgr=False, preprocessing=IMAGENET)
-
-
 def test_conversions_of_caffes_weights_with_torchvisions_names(tmp_path, monkeypatch):
     layers = example_weights.vgg(16)
     path = tmp_path / "vgg16.safetensors"
     safetensors.numpy.save_file(example_weights.torchvision(layers), path)
-    check(load(path, "caffe"), layers, bgr=True, preprocessing=VGG)
-    check(load(path, "torchvision"), layers, bgr=False, preprocessing=IMAGENET)
+    example_weights.check(
+        load(path, "caffe"), layers, bgr=True, preprocessing=example_weights.VGG
+    )
+    example_weights.check(
+        load(path, "torchvision"),
+        layers,
+        bgr=False,
+        preprocessing=example_weights.IMAGENET,
+    )
+    assert load(path, "caffe").description == "VGG-16 of Caffe"
+    assert load(path, "torchvision").description == "VGG-16 of torchvision"
+    assert load(path).description == "VGG-16, taken as torchvision's"
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     monkeypatch.setattr(pretrained, "_CAFFES", (f"sha256:{digits}",))
-    check(load(path), layers, bgr=True, preprocessing=VGG)
+    example_weights.check(
+        load(path), layers, bgr=True, preprocessing=example_weights.VGG
+    )
+    assert load(path).description == "VGG-16 of Caffe"
     with pytest.raises(UserError, match="init_family='chainer' is not known"):
         load(path, "chainer")
 
@@ -126,90 +60,15 @@ def test_the_features_without_classifier(tmp_path):
     assert weights.std == (1.0, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("old", [True, False])
-@pytest.mark.parametrize("depth", [16, 19])
-def test_caffemodel_of_vgg(depth, old, tmp_path):
-    layers = example_weights.vgg(depth)
-    blobs = {}
-    for name, tensors in layers.items():
-        weight = tensors["weight"]
-        if name.startswith("fc"):  # Inner products.
-            weight = weight.reshape(len(weight), -1)
-        blobs[name] = [weight, tensors["bias"]]
-    path = tmp_path / "VGG.caffemodel"
-    path.write_bytes(example_weights.caffemodel(blobs, old=old))
-    weights = load(path)
-    check(weights, layers, bgr=True, preprocessing=VGG)
-    assert weights.unused == ("fc8.bias", "fc8.weight")
-
-
-NETS = {
-    "fcn32s": (("score_fr",), {"upscore": 64}),
-    "fcn16s": (("score_fr", "score_pool4"), {"upscore2": 4, "upscore16": 32}),
-    "fcn8s": (
-        ("score_fr", "score_pool4", "score_pool3"),
-        {"upscore2": 4, "upscore_pool4": 4, "upscore8": 16},
-    ),
-}
-
-
-def fcn_blobs(net):
-    """A whole FCN as Caffe has it: fc6 and fc7 are convolutions."""
-    rng = np.random.default_rng(1)
-    layers = example_weights.vgg(16)
-    blobs = {n: [t["weight"], t["bias"]] for n, t in layers.items() if n != "fc8"}
-    scores, ups = NETS[net]
-    inputs = {"score_fr": 128, "score_pool4": 16, "score_pool3": 8}
-    for name in scores:
-        weight = rng.normal(size=(21, inputs[name], 1, 1)).astype(np.float32)
-        blobs[name] = [weight, rng.normal(size=21).astype(np.float32)]
-    for name, k in ups.items():
-        blobs[name] = [rng.normal(size=(21, 21, k, k)).astype(np.float32)]
-    return layers, blobs
-
-
-def check_fcn(weights, layers, blobs):
-    params, _ = example_weights.expected(layers, bgr=True)
-    for name, x in blobs.items():
-        if name.startswith("score"):
-            params[f"decoder/{name}/kernel"] = x[0].transpose(2, 3, 1, 0)
-            params[f"decoder/{name}/bias"] = x[1]
-        elif name.startswith("up"):  # [in,out,k,k] -> [k,k,in,out].
-            params[f"decoder/{name}/kernel"] = x[0].transpose(2, 3, 0, 1)
-    assert weights.params.keys() == params.keys()
-    for name, x in params.items():
-        np.testing.assert_array_equal(weights.params[name], x, err_msg=name)
-    np.testing.assert_allclose((weights.mean, weights.std), FCN)
-    assert weights.geometry == "caffe" and weights.unused == ()
-
-
-@pytest.mark.parametrize("net", NETS)
-def test_caffemodel_of_fcn(net, tmp_path):
-    layers, blobs = fcn_blobs(net)
-    path = tmp_path / f"{net}-heavy-pascal.caffemodel"
+def test_pytorch_fcns_fcn8s_at_once_is_known_by_its_checksum(tmp_path, monkeypatch):
+    """Its factors of pool4 and pool3 are in pytorch-fcn's code, not in the file."""
+    _, blobs = example_weights.fcn_blobs("fcn8s")
+    path = tmp_path / "fcn8s.caffemodel"
     path.write_bytes(example_weights.caffemodel(blobs))
-    weights = load(path)
-    check_fcn(weights, layers, blobs)
-    assert weights.skip_scales is None
-    if net == "fcn8s":  # The one trained at once has its scales as blobs.
-        for pool, scale in (("pool4", 0.01), ("pool3", 0.0001)):
-            blobs[f"scale_{pool}"] = [np.array([scale], np.float32)]
-        path.write_bytes(example_weights.caffemodel(blobs))
-        np.testing.assert_allclose(load(path).skip_scales, (0.01, 0.0001), rtol=1e-6)
-
-
-@pytest.mark.parametrize("net", NETS)
-def test_pth_of_pytorch_fcn(net, tmp_path):
-    torch = pytest.importorskip("torch")
-    layers, blobs = fcn_blobs(net)
-    state = {
-        f"{name}.{kind}": torch.tensor(x)
-        for name, both in blobs.items()
-        for kind, x in zip(("weight", "bias"), both, strict=False)
-    }
-    path = tmp_path / f"{net}_from_caffe.pth"
-    torch.save(state, path)
-    check_fcn(load(path), layers, blobs)
+    assert load(path).skip_scales is None
+    digits = hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(pretrained, "_ATONCE", f"md5:{digits}")
+    assert load(path).skip_scales == (0.01, 0.0001)
 
 
 def torch_fc7(layers, image, depth):
@@ -288,128 +147,11 @@ def test_the_encoder_computes_what_the_publishers_does(
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * wanted.max())
 
 
-# What is refused.
-
-
-def vgg_state(**changes):
-    state = example_weights.torchvision(example_weights.vgg(16))
-    for name, x in changes.items():
-        if x is None:
-            del state[name]
-        else:
-            state[name] = x
-    return state
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"features.12.weight": None},
-            "1 tensor.* missing, the first is features.12.w",
-        ),
-        ({"classifier.3.bias": None}, "missing, the first is classifier.3.bias"),
-        (
-            {"features.99.weight": np.ones((1, 1, 3, 3))},
-            "too many.* features.99.weight",
-        ),
-        ({"features.5.weight": np.ones((4, 9))}, "features.5.weight has the shape"),
-        ({"features.5.bias": np.ones((4, 9))}, "features.5.bias has the shape"),
-        (
-            {"classifier.0.weight": np.ones((4, 50))},
-            "classifier.0.weight has the shape",
-        ),
-    ],
-)
-def test_a_wrong_tensor_is_named(changes, message, tmp_path):
-    path = tmp_path / "vgg16.safetensors"
-    safetensors.numpy.save_file(vgg_state(**changes), path)
-    with pytest.raises(UserError, match=f"{re.escape(str(path))}.*{message}"):
-        load(path)
-
-
-def test_another_network_is_no_vgg(tmp_path):
-    path = tmp_path / "resnet.safetensors"
-    safetensors.numpy.save_file({"layer1.0.conv1.weight": np.ones((2, 2, 3, 3))}, path)
-    with pytest.raises(UserError, match="no VGG or FCN .* layer1.0.conv1.weight"):
-        load(path)
-
-
-@pytest.mark.parametrize("suffix", [".h5", ".safetensors", ".pth", ".caffemodel"])
-@pytest.mark.parametrize("part", [0.0, 0.5, 0.99, "text"])
-def test_damaged_files_are_named(suffix, part, tmp_path):
-    path = tmp_path / f"vgg{suffix}"
-    layers = example_weights.vgg(16)
-    if suffix == ".h5":
-        example_weights.save_keras(path, layers)
-    elif suffix == ".safetensors":
-        safetensors.numpy.save_file(example_weights.torchvision(layers), path)
-    elif suffix == ".pth":
-        torch = pytest.importorskip("torch")
-        state = example_weights.torchvision(layers)
-        torch.save({n: torch.tensor(x) for n, x in state.items()}, path)
-    else:
-        blobs = {n: [t["weight"], t["bias"]] for n, t in layers.items()}
-        path.write_bytes(example_weights.caffemodel(blobs))
-    data = path.read_bytes()
-    if part == "text":
-        path.write_text("<!DOCTYPE html><title>Too many requests</title>")
-    else:
-        path.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-    assert os.listdir(tmp_path) == [path.name]
-
-
-class Code:
-    """Runs when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize("zipped", [True, False, "plain pickle"])
-def test_a_pickle_that_runs_code_is_refused_and_does_not_run(zipped, tmp_path):
-    torch = pytest.importorskip("torch")
-    path, trace = tmp_path / "evil.pth", tmp_path / "trace"
-    content = {"features.0.weight": torch.ones(1), "x": Code(trace)}
-    if zipped == "plain pickle":
-        path.write_bytes(pickle.dumps(content, protocol=2))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match="refused, since unpickling it could run code"):
-        load(path)
-    assert not trace.exists()
-
-
-def test_a_pth_of_something_else(tmp_path):
-    torch = pytest.importorskip("torch")
-    path = tmp_path / "numbers.pth"
-    torch.save([1, 2], path)
-    with pytest.raises(UserError, match="holds no state_dict"):
-        load(path)
-
-
-def test_without_pytorch_the_remedy_is_told(tmp_path, monkeypatch):
-    path = tmp_path / "vgg16.pth"
-    path.write_bytes(b"")
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(UserError, match="pip install torch"):
-        load(path)
-
-
-def test_unknown_names_and_types(tmp_path):
+def test_unknown_names_are_told_the_nearest(tmp_path):
     with pytest.raises(UserError, match="no such file.* known are vgg16-caffe, "):
         load("vgg16-cafe")
-    (tmp_path / "weights.npz").write_bytes(b"")
-    with pytest.raises(UserError, match="of no known type"):
-        load(tmp_path / "weights.npz")
-    with pytest.raises(UserError, match="There is no weight file"):
-        weight_files.read(tmp_path)
+    with pytest.raises(UserError, match="no such file.* known are fcn8s_atonce-caffe"):
+        load("fcn8s-atonce")
 
 
 def test_known_names_are_downloaded_once_to_the_cache(tmp_path, monkeypatch):
@@ -425,12 +167,27 @@ def test_known_names_are_downloaded_once_to_the_cache(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download, "fetch", fetch)
     weights = pretrained.load("vgg16-caffe", cache=tmp_path / "cache")
-    check(weights, layers, bgr=True, preprocessing=VGG)
+    example_weights.check(weights, layers, bgr=True, preprocessing=example_weights.VGG)
     (((url,), checksum),) = calls
     file = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
     assert url.endswith(f"/keras-applications/vgg16/{file}")
     assert checksum == "md5:64373286793e3c8b2b4e3219cbf3544b"
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [file]
+    assert len(calls) == 1
+
+
+def test_a_known_name_needs_no_family(tmp_path):
+    """A cached file is read without network, and its colours are not guessed."""
+    torch = pytest.importorskip("torch")
+    layers = example_weights.vgg(16)
+    state = example_weights.torchvision(layers)
+    path = tmp_path / "vgg16-397923af.pth"
+    torch.save({name: torch.tensor(x) for name, x in state.items()}, path)
+    weights = pretrained.load("vgg16-torchvision", cache=tmp_path)
+    example_weights.check(
+        weights, layers, bgr=False, preprocessing=example_weights.IMAGENET
+    )
+    assert weights.description == "VGG-16 of torchvision"
 
 
 def test_without_network_it_is_told_what_to_do_by_hand(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ class Weights:
         mean, std: RGB, of pixels of 0-255, that the encoder wants.
         geometry: that the decoder was trained in; None without one.
         skip_scales: of pool4 and pool3, where the weights tell; else None.
-        unused: names in the file of what an FCN has no place for.
+        unused: layers in the file that an FCN has no place for.
     """
 
     description: str
@@ -153,7 +153,7 @@ def convert(
         std=std,
         geometry="caffe" if layout.stride else None,
         skip_scales=tuple(scales) if len(scales) == len(_SCALES) else None,
-        unused=tuple(sorted(names & layout.unused - set(_SCALES))),
+        unused=tuple(sorted({_layer(n) for n in names & layout.unused - {*_SCALES}})),
     )
 
 
@@ -165,6 +165,11 @@ def _scale(x: np.ndarray, name: str, path: pathlib.Path) -> float:
             "give a network whose Scale layers were not trained."
         )
     return float(f"{x.flat[0]:.6g}")  # 0.01, not the float32 next to it.
+
+
+def _layer(name: str) -> str:
+    """A tensor's name without its last part: ``classifier.6``, ``predictions``."""
+    return name.rpartition("/" if "/" in name else ".")[0]
 
 
 def _ours(x: np.ndarray, theirs: str, ours: str, path: pathlib.Path) -> np.ndarray:

@@ -45,7 +45,7 @@ def read(init_from: str, *, cache: epath.PathLike, family: str) -> layouts.Weigh
         for name in ("params", "batch_stats")
     }
     return layouts.Weights(
-        description=f"FCN-{model['stride']}s, VGG-{model['depth']}",
+        description=f"FCN-{model['stride']}s, VGG-{model['depth']}, step {path.name}",
         depth=model["depth"],
         batch_norm=model["batch_norm"],
         **flat,
