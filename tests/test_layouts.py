@@ -84,7 +84,7 @@ def test_caffemodel_of_fcn(net, tmp_path):
     path.write_bytes(example_weights.caffemodel(blobs))
     weights = load(path)
     check_fcn(weights, layers, blobs)
-    assert weights.skip_scales is None
+    assert weights.skip_scales == (1.0, 1.0)
 
 
 def test_caffemodel_of_fcn8s_at_once(tmp_path):

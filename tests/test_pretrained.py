@@ -67,7 +67,7 @@ def test_pytorch_fcns_fcn8s_at_once_is_known_by_its_checksum(tmp_path, monkeypat
     path.write_bytes(example_weights.caffemodel(blobs))
     assert load(path).skip_scales is None
     digits = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(pretrained, "_ATONCE", f"md5:{digits}")
+    monkeypatch.setitem(pretrained._SKIP_SCALES, f"md5:{digits}", (0.01, 0.0001))
     assert load(path).skip_scales == (0.01, 0.0001)
 
 

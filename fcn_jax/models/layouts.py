@@ -75,9 +75,7 @@ class _Layout:
 
     def missing(self, names: set[str]) -> list[str]:
         """What a file with these names lacks."""
-        wanted = [*self.required]
-        if names & self.optional.keys():
-            wanted += self.optional
+        wanted = self.required | (self.optional if names & {*self.optional} else {})
         return [name for name in wanted if name not in names]
 
     def extra(self, names: set[str]) -> list[str]:
@@ -177,31 +175,28 @@ def _ours(x: np.ndarray, theirs: str, ours: str, path: pathlib.Path) -> np.ndarr
     _, layer, kind = ours.split("/")
     keras = "/" in theirs
     if kind != "kernel":
-        shape = "[C]" if x.ndim != 1 else None
-    elif x.ndim == 4:
-        shape = None
-        if not keras:
-            x = x.transpose((2, 3, 0, 1) if layer.startswith("up") else (2, 3, 1, 0))
+        wanted = "[C]"
+        if x.ndim == 1:
+            return x
     elif x.ndim == 2 and layer in ("fc6", "fc7"):
         # An inner product of all cells: 7 x 7 of them in fc6, one in fc7.
         k = 7 if layer == "fc6" else 1
         inputs, outputs = x.shape if keras else x.shape[::-1]
-        channels, rest = divmod(inputs, k * k)
-        shape = f"[49 C, D] or [D, 49 C] with whole C, such as {512 * k * k}"
-        if not rest:
-            shape = None
+        wanted = f"{k * k} C inputs with whole C, such as {512 * k * k}"
+        if inputs % (k * k) == 0:
             if keras:  # Flattened as height, width, channel.
-                x = x.reshape(k, k, channels, outputs)
-            else:  # As channel, height, width.
-                x = x.reshape(outputs, channels, k, k).transpose(2, 3, 1, 0)
+                return x.reshape(k, k, -1, outputs)
+            # As channel, height, width.
+            return x.reshape(outputs, -1, k, k).transpose(2, 3, 1, 0)
     else:
-        shape = "four axes"
-    if shape:
-        raise UserError(
-            f"{path}: {theirs} has the shape {x.shape}, wanted is {shape}; give "
-            "weights of a VGG."
-        )
-    return x
+        wanted = "four axes"
+        if x.ndim == 4:
+            theirs_to_ours = (2, 3, 0, 1) if layer.startswith("up") else (2, 3, 1, 0)
+            return x if keras else x.transpose(theirs_to_ours)
+    raise UserError(
+        f"{path}: {theirs} has the shape {x.shape}, wanted is {wanted}; give weights "
+        "of a VGG."
+    )
 
 
 def _layouts() -> Iterator[_Layout]:
@@ -227,9 +222,10 @@ def _convs(depth: int) -> list[str]:
 
 def _both(layers: Mapping[str, str], kernel: str, bias: str) -> dict[str, str]:
     """Names of kernels and biases, from names of layers."""
-    names = {f"{theirs}{kernel}": f"{ours}/kernel" for theirs, ours in layers.items()}
-    return names | {
-        f"{theirs}{bias}": f"{ours}/bias" for theirs, ours in layers.items()
+    return {
+        f"{theirs}{suffix}": f"{ours}/{kind}"
+        for theirs, ours in layers.items()
+        for suffix, kind in ((kernel, "kernel"), (bias, "bias"))
     }
 
 
@@ -238,14 +234,13 @@ def _keras_layout(depth: int) -> _Layout:
         name.replace("conv", "block").replace("_", "_conv"): f"encoder/{name}"
         for name in _convs(depth)
     }
-    heads = {"fc1": "encoder/fc6", "fc2": "encoder/fc7"}
     return _Layout(
         "Keras",
         f"VGG-{depth}",
         depth,
         False,
         _both(convs, "/kernel", "/bias"),
-        _both(heads, "/kernel", "/bias"),
+        _both({"fc1": "encoder/fc6", "fc2": "encoder/fc7"}, "/kernel", "/bias"),
         frozenset({"predictions/kernel", "predictions/bias"}),
     )
 

@@ -73,8 +73,11 @@ KNOWN = {
 # pytorch-vgg and of pytorch-fcn.
 _CAFFES = ("sha256:00b39a1b", "md5:aa75b158f4181e7f6230029eb96c1b13")
 # pytorch-fcn has the factors of Caffe's FCN-8s at once in its code, not in the file.
-_ATONCE = KNOWN["fcn8s_atonce-caffe"][1]
-_ATONCE_SCALES = (0.01, 0.0001)
+_SKIP_SCALES = {
+    KNOWN["fcn16s-caffe"][1]: (1.0, 1.0),
+    KNOWN["fcn8s-caffe"][1]: (1.0, 1.0),
+    KNOWN["fcn8s_atonce-caffe"][1]: (0.01, 0.0001),
+}
 
 
 def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.Weights:
@@ -117,7 +120,10 @@ def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.We
     if not family and any(download.matches(path, checksum) for checksum in _CAFFES):
         family = "caffe"
     weights = layouts.convert(tensors, path, family)
-    whole = weights.geometry is not None and weights.skip_scales is None
-    if whole and download.matches(path, _ATONCE):
-        weights = dataclasses.replace(weights, skip_scales=_ATONCE_SCALES)
+    if weights.geometry is not None and weights.skip_scales is None:
+        # Caffe's own files have the factors where there are any.
+        scales = (1.0, 1.0) if path.suffix == ".caffemodel" else None
+        for checksum, known in _SKIP_SCALES.items():
+            scales = known if download.matches(path, checksum) else scales
+        weights = dataclasses.replace(weights, skip_scales=scales)
     return weights

@@ -1,14 +1,18 @@
 """Training from a config, start to end, with evaluation, checkpoints and logs."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import grain
 import jax
 import ml_collections
 import numpy as np
+import optax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -116,22 +120,21 @@ def train_and_evaluate(
             (workdir / OVERLAYS).mkdir(exist_ok=True)
 
         with log.RunLog(workdir, resume_step=int(state.step)) as run_log:
-            metadata = checkpoints.metadata(
-                config,
-                dataset.class_names,
-                dataset.palette,
-                mean=model.mean,
-                std=model.std,
-            )
             run = _Run(
-                config,
-                workdir,
-                dataset,
-                evaluator,
-                checkpointer,
-                run_log,
-                schedule,
-                metadata,
+                config=config,
+                workdir=workdir,
+                dataset=dataset,
+                evaluator=evaluator,
+                checkpointer=checkpointer,
+                run_log=run_log,
+                schedule=schedule,
+                metadata=checkpoints.metadata(
+                    config,
+                    dataset.class_names,
+                    dataset.palette,
+                    mean=model.mean,
+                    std=model.std,
+                ),
             )
             augment = setup.make_augment(config, train_split.max_size)
             state = run.train(state, train_step, augment, step_key, mesh)
@@ -149,30 +152,26 @@ def train_and_evaluate(
     return state
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Run:
     """The loop and what it does at its stops."""
 
-    def __init__(
-        self,
-        config,
-        workdir,
-        dataset,
-        evaluator,
-        checkpointer,
-        run_log,
-        schedule,
-        metadata,
-    ):
-        self._config, self._workdir = config, workdir
-        self._dataset, self._evaluate = dataset, evaluator
-        self._checkpointer: ocp.training.Checkpointer = checkpointer
-        self._log, self._schedule = run_log, schedule
-        self._metadata = metadata
-        self._train_source = dataset.split(config.data.train_split).source
+    config: ml_collections.ConfigDict
+    workdir: epath.Path
+    dataset: datasets.Dataset
+    evaluator: evaluate.Evaluator
+    checkpointer: ocp.training.Checkpointer
+    run_log: log.RunLog
+    schedule: optax.Schedule
+    metadata: dict[str, Any]
+
+    @property
+    def _train_source(self) -> Sequence[dict]:
+        return self.dataset.split(self.config.data.train_split).source
 
     def train(self, state, train_step, augment, key, mesh) -> state_lib.TrainState:
         """Steps until ``num_steps``; the host is one step ahead of the device."""
-        config, start = self._config, int(state.step)
+        config, start = self.config, int(state.step)
         progress = log.Progress(config.num_steps, config.batch_size, start)
         began, pending = time.monotonic(), None
         with contextlib.closing(self._batches(augment, start)) as batches:
@@ -202,7 +201,7 @@ class _Run:
         return state
 
     def _batches(self, augment, start_step: int) -> grain.DatasetIterator:
-        config = self._config
+        config = self.config
         return pipeline.train_batches(
             self._train_source,
             augment=augment,
@@ -220,19 +219,19 @@ class _Run:
         values = {name: float(value) for name, value in scalars.items()}
         for name, value in values.items():
             if not math.isfinite(value):
-                latest = self._checkpointer.latest
+                latest = self.checkpointer.latest
                 kept = f"step {latest.step}" if latest else "none yet"
                 raise UserError(
                     f"{name} is {value} at step {step}, so training stopped; the last "
-                    f"good checkpoint ({kept}) is kept in {self._workdir}; lower "
+                    f"good checkpoint ({kept}) is kept in {self.workdir}; lower "
                     "optimizer.learning_rate or set optimizer.clip_norm."
                 )
-        if step % self._config.log_every == 0 or step == self._config.num_steps:
-            rate = float(self._schedule(step - 1))
+        if step % self.config.log_every == 0 or step == self.config.num_steps:
+            rate = float(self.schedule(step - 1))
             values = {"loss": values["loss"], "learning_rate": rate} | values
-            steps_per_epoch = len(self._train_source) / self._config.batch_size
+            steps_per_epoch = len(self._train_source) / self.config.batch_size
             _say(progress.line(step, values, steps_per_epoch))
-            self._log.scalars(
+            self.run_log.scalars(
                 step, {f"train/{name}": value for name, value in values.items()}
             )
 
@@ -241,35 +240,35 @@ class _Run:
         if not bool(state_lib.all_finite(state.params)):
             raise UserError(
                 f"A parameter is not finite after step {step}: training stopped, the "
-                f"checkpoints before it are kept in {self._workdir}; lower "
+                f"checkpoints before it are kept in {self.workdir}; lower "
                 "optimizer.learning_rate or set optimizer.clip_norm."
             )
         mean_iou = None
         if evaluates:
-            val = self._dataset.split(self._config.data.val_split)
-            count = min(self._config.num_overlays, len(val.source))
+            val = self.dataset.split(self.config.data.val_split)
+            count = min(self.config.num_overlays, len(val.source))
             # Spread over the split: neighbours are often alike.
             shown = [i * len(val.source) // count for i in range(count)]
-            scores, predictions = self._evaluate(state.variables, keep=shown)
+            scores, predictions = self.evaluator(state.variables, keep=shown)
             mean_iou = scores["mean_iou"]
-            _say(table.per_class_table(self._dataset.class_names, scores))
-            self._log.scalars(step, metrics.as_scalars(scores))
+            _say(table.per_class_table(self.dataset.class_names, scores))
+            self.run_log.scalars(step, metrics.as_scalars(scores))
             if sharding.is_main_process():
                 self._draw(step, val.source, predictions)
         checkpoints.save(
-            self._checkpointer, state, mean_iou=mean_iou, metadata=self._metadata
+            self.checkpointer, state, mean_iou=mean_iou, metadata=self.metadata
         )
 
     def _draw(self, step: int, source, predictions: dict[int, np.ndarray]) -> None:
         """Pictures of some validation images, as files and in TensorBoard."""
         pictures = colors.panels(
             {source[i]["name"]: (source[i], p) for i, p in predictions.items()},
-            self._dataset.palette,
-            self._dataset.class_names,
+            self.dataset.palette,
+            self.dataset.class_names,
         )
         for name, picture in pictures.items():
-            colors.save_image(self._workdir / OVERLAYS / f"{name}.png", picture)
-        self._log.images(step, {f"val/{n}": p for n, p in pictures.items()})
+            colors.save_image(self.workdir / OVERLAYS / f"{name}.png", picture)
+        self.run_log.images(step, {f"val/{n}": p for n, p in pictures.items()})
 
 
 def _say(text: str) -> None:
