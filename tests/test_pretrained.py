@@ -63,8 +63,13 @@ def test_the_features_without_classifier(tmp_path):
 def test_pytorch_fcns_fcn8s_at_once_is_known_by_its_checksum(tmp_path, monkeypatch):
     """Its factors of pool4 and pool3 are in pytorch-fcn's code, not in the file."""
     _, blobs = example_weights.fcn_blobs("fcn8s")
-    path = tmp_path / "fcn8s.caffemodel"
-    path.write_bytes(example_weights.caffemodel(blobs))
+    path = tmp_path / "fcn8s.safetensors"
+    tensors = {
+        f"{name}.{kind}": x
+        for name, both in blobs.items()
+        for kind, x in zip(("weight", "bias"), both, strict=False)
+    }
+    safetensors.numpy.save_file(tensors, path)
     assert load(path).skip_scales is None
     digits = hashlib.md5(path.read_bytes()).hexdigest()
     monkeypatch.setitem(pretrained._SKIP_SCALES, f"md5:{digits}", (0.01, 0.0001))
