@@ -114,3 +114,33 @@ def test_run_eval_gives_the_scores_of_pytorchs_predictions(net, root, tmp_path):
         assert scores[name] == pytest.approx(value, abs=1e-4), name
     assert scores["num_images"] == len(SIZES)
     assert len(predicted) >= 5  # No trivial scores.
+
+
+def test_run_predict_uses_published_weights_without_data(root, tmp_path):
+    weights = reference_nets.random_weights("fcn16s", WIDTH, seed=3)
+    file = tmp_path / "fcn16s_from_caffe.pth"
+    torch.save(weights, file)
+    done = run(
+        "run_predict.py",
+        f"--config={ROOT / 'configs/reference/voc_fcn16s.py'}",
+        f"--input={root / 'JPEGImages'}",
+        f"--output={tmp_path / 'masks'}",
+        *flags(
+            {"init_from": file, "model.width": WIDTH, "data.dir": tmp_path / "data"}
+        ),
+        "--config.compilation_cache=",
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "data").exists()
+    for name in SIZES:
+        image = np.array(Image.open(root / f"JPEGImages/{name}.png"))
+        with torch.no_grad():
+            logits = reference_nets.forward(
+                "fcn16s", weights, reference_nets.from_rgb(image)
+            )[0].numpy()
+        found = np.array(Image.open(tmp_path / f"masks/{name}_mask.png"))
+        differ = found != logits.argmax(0)
+        # Only where two classes are as good as equal.
+        first, second = np.sort(logits, 0)[[-1, -2]]
+        assert (first - second)[differ].max(initial=0) < 1e-3 * np.abs(logits).max()
+        assert differ.mean() < 0.01
