@@ -26,28 +26,28 @@ _SPLIT = flags.DEFINE_string("split", "", "Split to score; default: validation."
 
 def main() -> None:
     """Prints a table and writes ``eval_<split>_<step>.json``."""
-    from fcn_jax.data import datasets
     from fcn_jax.evaluation import evaluate, trained
     from fcn_jax.reporting import table
 
-    if _CONFIG.value is None and _WORKDIR.value is None:
-        raise UserError(
-            "--workdir is missing; give the folder of a training run, or --config and "
-            "--config.init_from to score weights."
-        )
-    run = None if _CONFIG.value else trained.load(_WORKDIR.value, _STEP.value)
-    config = _CONFIG.value or run.config
-    cli.enable_compilation_cache(config.compilation_cache)
-    split = _SPLIT.value or config.data.val_split
-    warning = datasets.require_no_leak(config.data.name, config.data.train_split, split)
-    dataset = evaluate.load_dataset(config.data, (split,))
-    if run is None:
-        run, report = trained.from_weights(config, dataset.class_names, dataset.palette)
-        print(report, flush=True)
-    if warning:
-        print(warning, flush=True)
-    folder = _WORKDIR.value or cli.default_workdir()
-    scores, path = evaluate.evaluate_run(run, dataset, split, folder)
+    config, workdir = _CONFIG.value, _WORKDIR.value
+    if config is None:
+        if workdir is None:
+            raise UserError(
+                "--workdir is missing; give the folder of a training run, or --config "
+                "and --config.init_from to score weights."
+            )
+        run = trained.load(workdir, _STEP.value)
+        cli.enable_compilation_cache(run.config.compilation_cache)
+        scores, path = evaluate.evaluate_run(run, _SPLIT.value, workdir)
+    else:
+        if flags.FLAGS["step"].present:
+            raise UserError(
+                "--step is of a run; leave it out, or set "
+                "--config.init_from=WORKDIR/checkpoints/STEP."
+            )
+        cli.enable_compilation_cache(config.compilation_cache)
+        workdir = workdir or cli.default_workdir()
+        scores, path = evaluate.evaluate_weights(config, _SPLIT.value, workdir)
     print(table.per_class_table(list(scores["iou_per_class"]), scores))
     print(f"Written to {path}.")
 

@@ -26,15 +26,20 @@ def main() -> None:
     """Writes ``<stem>_mask.png`` and ``<stem>_overlay.png`` for every image."""
     from fcn_jax.evaluation import evaluate, predict, trained
 
-    for flag in (_WORKDIR, _INPUT, _OUTPUT):
-        if flag.value is None and (flag is not _WORKDIR or _CONFIG.value is None):
+    source = _WORKDIR if _CONFIG.value is None else _CONFIG
+    for flag in (source, _INPUT, _OUTPUT):
+        if flag.value is None:
             raise UserError(f"--{flag.name} is missing; see --help.")
+    for name in ("workdir", "step") if source is _CONFIG else ():
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} and --config exclude each other; give one.")
     paths = predict.find_images(_INPUT.value)
-    if _CONFIG.value is None:
+    if source is _WORKDIR:
         run = trained.load(_WORKDIR.value, _STEP.value)
     else:
+        weights = trained.read_weights(_CONFIG.value)
         classes = evaluate.find_classes(_CONFIG.value.data)
-        run, report = trained.from_weights(_CONFIG.value, *classes)
+        run, report = trained.from_weights(_CONFIG.value, weights, *classes)
         print(report, flush=True)
     cli.enable_compilation_cache(run.config.compilation_cache)
     failures = list(

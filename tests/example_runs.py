@@ -50,8 +50,7 @@ def tiny_config(folder, **changes):
 def score(workdir, split="val"):
     """What run_eval.py does with a workdir."""
     run = trained.load(workdir, "latest")
-    dataset = evaluate.load_dataset(run.config.data, (split,))
-    return evaluate.evaluate_run(run, dataset, split, workdir)
+    return evaluate.evaluate_run(run, split, workdir)
 
 
 def flags(settings):

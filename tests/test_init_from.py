@@ -11,7 +11,8 @@ from example_runs import tiny_config
 from flax import traverse_util
 
 from fcn_jax.errors import UserError
-from fcn_jax.models import fcn, layouts, upsampling
+from fcn_jax.models import fcn, upsampling
+from fcn_jax.models.weights import Weights
 from fcn_jax.training import checkpoints, init_from, loop, optim, setup
 from fcn_jax.training import state as state_lib
 
@@ -47,7 +48,7 @@ def weights_of(model, seed=1, **changes):
         }
         for kind, tree in variables_of(model, seed).items()
     }
-    weights = layouts.Weights(
+    weights = Weights(
         description="a test's",
         depth=model.depth,
         batch_norm=model.batch_norm,
@@ -106,10 +107,57 @@ def test_another_class_count_starts_the_score_layers_anew():
     model = fcn.FCN(3, **TINY)
     result = init_from.transplant(weights, model, source="there")
     before = state_of(model)
-    layers = {name.split("/")[1] for name in result.anew}
+    layers = {name.split("/")[1] for name in result.reinitialized}
     assert layers == {"score_fr", "score_pool4", "score_pool3"}
     assert not any("score" in m for m in moved(before, result.into(before)))
     assert {"encoder/fc6", "encoder/conv3_1"} <= moved(before, result.into(before))
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "learned"])
+def test_another_class_count_with_any_upsampling(upsampling):
+    fields = TINY | {"upsampling": upsampling}
+    weights = weights_of(fcn.FCN(5, **fields))
+    report = init_from.transplant(weights, fcn.FCN(3, **fields), source="there").report
+    loaded, anew = report.split("started anew")
+    assert "decoder" not in loaded
+    assert ("decoder/upscore2" in anew) == (upsampling == "learned")
+
+
+def test_the_same_number_of_other_classes_starts_the_decoder_anew():
+    model = fcn.FCN(3, **TINY)
+    weights = weights_of(model, class_names=("ground", "house", "tree"))
+    for names, same in (("ground house tree", True), ("tree ground house", False)):
+        result = init_from.transplant(
+            weights, model, source="there", class_names=names.split()
+        )
+        assert ("decoder" in result.variables["params"]) == same
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("encoder/conv1_1/kernel", (3, 3, 4, 2)),
+        ("decoder/score_fr/kernel", (1, 1, 128, 4)),
+        ("decoder/score_pool3/bias", (4,)),
+        ("decoder/upscore8/kernel", (4, 4, 5, 5)),
+        ("decoder/upscore8/kernel", (16, 16, 5, 1)),
+    ],
+)
+def test_a_tensor_of_another_shape_is_named(name, shape):
+    weights = weights_of(fcn.FCN(5, upsampling="learned", **TINY))
+    weights.params[name] = np.zeros(shape, np.float32)
+    for classes in (5, 3):
+        with pytest.raises(UserError, match=f"there: {name} has the shape"):
+            init_from.transplant(weights, fcn.FCN(classes, **TINY), source="there")
+
+
+def test_preprocessing_that_is_not_the_weights_is_told():
+    weights = weights_of(fcn.FCN(5, **TINY))
+    fitting = {"mean": weights.mean, "std": weights.std}
+    for fields, told in (({}, True), (fitting, False)):
+        model = fcn.FCN(5, **TINY, **fields)
+        report = init_from.transplant(weights, model, source="there").report
+        assert ("model.mean and model.std say otherwise" in report) == told
 
 
 def test_a_pattern_takes_the_encoder_or_its_convolutions_alone():
@@ -132,14 +180,14 @@ def test_numbers_that_are_not_finite_stop_unless_they_are_left_out():
         init_from.transplant(weights, model, source="there")
     pattern = "encoder/(conv|bn)|decoder/"
     result = init_from.transplant(weights, model, source="there", pattern=pattern)
-    assert {n.split("/")[1] for n in result.anew} == {"fc6", "fc7"}
+    assert {n.split("/")[1] for n in result.reinitialized} == {"fc6", "fc7"}
 
 
 @pytest.mark.parametrize(
     ("fields", "changes", "message"),
     [
         ({"depth": 13}, {}, "holds a VGG-11, the network is a VGG-13"),
-        ({"width": 0.0625}, {}, r"kernel has the shape \(.*\), the network's is \("),
+        ({"width": 0.0625}, {}, r"has the shape \(.*\), the network's is \("),
         ({}, {"batch_norm": True}, "model.batch_norm=True"),
         ({}, {"params": {}}, "nothing for the encoder"),
         ({}, {"skip_scales": (0.01, 0.0001)}, "set model.skip_scales="),
@@ -170,8 +218,27 @@ def test_another_geometry_is_told():
         assert ("geometry='caffe', this network" in report) == (geometry == "same")
 
 
+def test_the_best_checkpoint_need_not_be_the_latest(folder, whole, tmp_path):
+    _, state = whole
+    config = tiny_config(folder)
+    metadata = checkpoints.metadata(
+        config, "abc", [[0] * 3] * 256, mean=(1,) * 3, std=(1,) * 3, trained_on=["x/y"]
+    )
+    with checkpoints.open_folder(tmp_path, write=True) as checkpointer:
+        for step, mean_iou in ((1, 0.1), (2, 0.9), (3, 0.2)):
+            params = jax.tree.map(lambda x, n=step: x * 0 + n, state.params)
+            state = state.replace(step=jax.numpy.int32(step), params=params)
+            checkpoints.save(checkpointer, state, mean_iou=mean_iou, metadata=metadata)
+            checkpointer.wait()
+    for path, step in ((tmp_path, 2), (tmp_path / "checkpoints/3", 3)):
+        weights = read(path)
+        assert (weights.params["encoder/fc6/kernel"] == step).all()
+        assert weights.class_names == ("a", "b", "c")
+        assert weights.trained_on == ("x/y",)
+
+
 def read(path):
-    return init_from.read(str(path), cache="", family="")
+    return init_from.read(str(path), cache="", preprocessing="")
 
 
 def test_a_workdir_stands_for_its_best_checkpoint(folder, whole):
@@ -189,7 +256,7 @@ def test_a_workdir_stands_for_its_best_checkpoint(folder, whole):
 
 
 def test_a_folder_that_is_no_run_is_named(folder, whole, tmp_path):
-    with pytest.raises(UserError, match="neither a workdir nor a whole checkpoint"):
+    with pytest.raises(UserError, match="is no workdir, and no whole checkpoint"):
         read(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=f"init_from={tmp_path} holds no checkpoint"):
@@ -203,6 +270,7 @@ def test_the_decoder_alone_trains_on_a_frozen_encoder(folder, whole):
     state = loop.train_and_evaluate(config, workdir)
     start = read(whole[0])
     assert int(state.step) == 6
+    assert read(workdir).trained_on == start.trained_on == ("folder/train",)
     params = flat_params(state)
     for name, value in start.params.items():
         same = np.array_equal(params[name], value)
@@ -235,7 +303,8 @@ def test_mean_and_std_set_by_hand_count(folder, whole):
     weights, config = read(whole[0]), tiny_config(folder)
     assert setup.make_model(config, 3, mean=weights.mean).mean == weights.mean
     config.model.mean = (1.0, 1.0, 1.0)
-    model = setup.make_model(config, 3, **setup.mean_std(None, weights))
+    mean, std, _ = setup.inherit(None, weights)
+    model = setup.make_model(config, 3, mean=mean, std=std)
     assert (model.mean, model.std) == ((1.0, 1.0, 1.0), weights.std)
 
 

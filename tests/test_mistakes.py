@@ -45,7 +45,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good(folder):
         ({"loss__reduction": "max"}, "loss.reduction='max'"),
         ({"init_from": "vgg16-cafe"}, "init_from=vgg16-cafe: there is no such file"),
         ({"init_from": str(ROOT / "README.md")}, "README.md is of no known type"),
-        ({"init_from": str(ROOT)}, "neither a workdir nor a whole checkpoint"),
+        ({"init_from": str(ROOT)}, "is no workdir, and no whole checkpoint"),
         ({"optimizer__multipliers": ((".*", 1.0),)}, "optimizer.multipliers has the"),
         ({"optimizer__multipliers": (("head", 1.0, 1.0),)}, "'head' is the first"),
         ({"loss__class_weights": "1,2"}, "loss.class_weights='1,2'"),

@@ -12,11 +12,11 @@ from flax import traverse_util
 
 from fcn_jax import download
 from fcn_jax.errors import UserError
-from fcn_jax.models import pretrained, vgg
+from fcn_jax.models import pretrained, vgg, weight_files
 
 
-def load(path, family=""):
-    return pretrained.load(str(path), cache="", family=family)
+def load(path, preprocessing=""):
+    return pretrained.load(str(path), cache="", preprocessing=preprocessing)
 
 
 def test_conversions_of_caffes_weights_with_torchvisions_names(tmp_path, monkeypatch):
@@ -36,12 +36,12 @@ def test_conversions_of_caffes_weights_with_torchvisions_names(tmp_path, monkeyp
     assert load(path, "torchvision").description == "VGG-16 of torchvision"
     assert load(path).description == "VGG-16, taken as torchvision's"
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    monkeypatch.setattr(pretrained, "_CAFFES", (f"sha256:{digits}",))
+    monkeypatch.setattr(pretrained, "_CAFFE_CONVERSIONS", (f"sha256:{digits}",))
     example_weights.check(
         load(path), layers, bgr=True, preprocessing=example_weights.VGG
     )
     assert load(path).description == "VGG-16 of Caffe"
-    with pytest.raises(UserError, match="init_family='chainer' is not known"):
+    with pytest.raises(UserError, match="init_preprocessing='chainer' is not known"):
         load(path, "chainer")
 
 
@@ -153,10 +153,13 @@ def test_the_encoder_computes_what_the_publishers_does(
 
 
 def test_unknown_names_are_told_the_nearest(tmp_path):
-    with pytest.raises(UserError, match="no such file.* known are vgg16-caffe, "):
+    with pytest.raises(UserError, match="no such file.* did you mean vgg16-caffe, "):
         load("vgg16-cafe")
-    with pytest.raises(UserError, match="no such file.* known are fcn8s_atonce-caffe"):
+    with pytest.raises(UserError, match="no such file.*mean fcn8s_atonce-caffe, "):
         load("fcn8s-atonce")
+    for path in ("runs/fcn32s", "vgg16.pth", "https://a.b/vgg16.h5"):
+        with pytest.raises(UserError, match="no such file or workdir; correct the"):
+            load(path)
 
 
 def test_known_names_are_downloaded_once_to_the_cache(tmp_path, monkeypatch):
@@ -171,23 +174,32 @@ def test_known_names_are_downloaded_once_to_the_cache(tmp_path, monkeypatch):
         path.write_bytes(source.read_bytes())
 
     monkeypatch.setattr(download, "fetch", fetch)
+    file, checksum, urls = pretrained.KNOWN["vgg16-caffe"]
+    with pytest.raises(UserError, match="is not what init_from=vgg16-caffe stands for"):
+        pretrained.load("vgg16-caffe", cache=tmp_path / "cache")
+    true = "md5:" + hashlib.md5(source.read_bytes()).hexdigest()
+    monkeypatch.setitem(pretrained.KNOWN, "vgg16-caffe", (file, true, urls))
+    calls.clear()
     weights = pretrained.load("vgg16-caffe", cache=tmp_path / "cache")
     example_weights.check(weights, layers, bgr=True, preprocessing=example_weights.VGG)
-    (((url,), checksum),) = calls
-    file = "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+    assert calls == [(urls, true)]
+    (url,) = urls
+    assert file == "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
     assert url.endswith(f"/keras-applications/vgg16/{file}")
     assert checksum == "md5:64373286793e3c8b2b4e3219cbf3544b"
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [file]
-    assert len(calls) == 1
 
 
-def test_a_known_name_needs_no_family(tmp_path):
+def test_a_known_name_needs_no_preprocessing(tmp_path, monkeypatch):
     """A cached file is read without network, and its colours are not guessed."""
     torch = pytest.importorskip("torch")
     layers = example_weights.vgg(16)
     state = example_weights.torchvision(layers)
     path = tmp_path / "vgg16-397923af.pth"
     torch.save({name: torch.tensor(x) for name, x in state.items()}, path)
+    true = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    known = (path.name, true, ())
+    monkeypatch.setitem(pretrained.KNOWN, "vgg16-torchvision", known)
     weights = pretrained.load("vgg16-torchvision", cache=tmp_path)
     example_weights.check(
         weights, layers, bgr=False, preprocessing=example_weights.IMAGENET
@@ -200,6 +212,7 @@ def test_without_network_it_is_told_what_to_do_by_hand(tmp_path, monkeypatch):
         raise download._MirrorError("no route")
 
     monkeypatch.setattr(download, "_receive", dead)
+    monkeypatch.setattr(weight_files, "require_reader", lambda path: None)  # PyTorch.
     for name, (file, _, urls) in pretrained.KNOWN.items():
         with pytest.raises(UserError) as caught:
             pretrained.load(name, cache=tmp_path / "cache")

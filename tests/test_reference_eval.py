@@ -144,3 +144,25 @@ def test_run_predict_uses_published_weights_without_data(root, tmp_path):
         first, second = np.sort(logits, 0)[[-1, -2]]
         assert (first - second)[differ].max(initial=0) < 1e-3 * np.abs(logits).max()
         assert differ.mean() < 0.01
+
+
+def test_published_networks_are_not_scored_on_what_they_learned_from(root, tmp_path):
+    file = tmp_path / "fcn32s_from_caffe.pth"
+    torch.save(reference_nets.random_weights("fcn32s", WIDTH), file)
+    settings = {
+        "init_from": file,
+        "model.width": WIDTH,
+        "data.source": root,
+        "data.dir": tmp_path / "data",
+        "data.train_split": "train",  # Not what the network was trained on.
+    }
+    done = run(
+        "run_eval.py",
+        f"--config={ROOT / 'configs/reference/voc_fcn32s.py'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--split=val",
+        *flags(settings),
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "use the split seg11valid" in done.stderr
+    assert not (tmp_path / "run").exists() and not (tmp_path / "data").exists()

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -131,34 +131,36 @@ def load(
     return _open(name, prepared.prepare(config, data_dir))
 
 
-def require_no_leak(name: str, train_split: str, eval_split: str) -> str:
+def require_no_leak(trained_on: Iterable[str], scored: str) -> str:
     """Returns a warning, or "", about images that are both trained on and scored.
 
     Args:
-        name: That of the data set.
-        train_split: The split that was or will be trained on.
-        eval_split: The split to score.
+        trained_on: The data sets and splits that were or will be trained on, such as
+            "voc/sbd_train".
+        scored: The data set and split to score.
 
     Raises:
         UserError: If the score would pass for what it is not: of "voc", SBD's training
             images are among those of "val".
     """
-    if name != "voc":
-        return ""
-    if train_split == "sbd_train" and eval_split in ("val", "trainval"):
-        raise UserError(
-            f"The split {eval_split} cannot be scored after training on sbd_train: "
-            "SBD's training images include many of VOC 2012's val, so the score would "
-            "be of images trained on; use val_split=seg11valid, or "
-            "train_split=trainaug."
-        )
-    shared = _IMAGES_OF.get(train_split, set()) & _IMAGES_OF.get(eval_split, set())
-    if shared or train_split == eval_split:
-        return (
-            f"Note: images of {eval_split} are among those of {train_split}, so its "
-            "scores do not tell how new images fare."
-        )
-    return ""
+    warning, (name, split) = "", scored.rsplit("/", 1)
+    for other, train_split in (one.rsplit("/", 1) for one in trained_on):
+        if not name == other == "voc":
+            continue
+        if train_split == "sbd_train" and split in ("val", "trainval"):
+            raise UserError(
+                f"The split {split} cannot be scored after training on sbd_train: "
+                "SBD's training images include many of VOC 2012's val, so the score "
+                "would be of images trained on; use the split seg11valid, or train on "
+                "trainaug."
+            )
+        shared = _IMAGES_OF.get(train_split, set()) & _IMAGES_OF.get(split, set())
+        if shared or train_split == split:
+            warning = (
+                f"Note: images of {split} are among those of {train_split}, so its "
+                "scores do not tell how new images fare."
+            )
+    return warning
 
 
 def _load_voc(

@@ -12,6 +12,7 @@ from etils import epath
 
 from fcn_jax import sharding
 from fcn_jax.data import datasets, labels, pipeline, transforms
+from fcn_jax.errors import UserError
 from fcn_jax.evaluation import metrics, trained
 from fcn_jax.models import fcn, upsampling
 from fcn_jax.training import checkpoints
@@ -192,22 +193,68 @@ def find_classes(data: ml_collections.ConfigDict) -> tuple[tuple[str, ...], np.n
 
 
 def evaluate_run(
-    run: trained.Trained, dataset: datasets.Dataset, split: str, folder: epath.PathLike
+    run: trained.Trained, split: str, folder: epath.PathLike
 ) -> tuple[dict[str, Any], epath.Path]:
-    """Scores a network and writes ``eval_<split>_<its name>.json`` to a folder.
+    """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to a folder.
 
     Args:
-        run: the network.
-        dataset: has the split, and the classes of the network.
-        split: its name.
-        folder: made if need be, after the scoring.
+        run: the checkpoint.
+        split: its name; "" for the validation split of the training.
+        folder: for the file.
 
     Returns:
         The scores and the file.
 
     Raises:
-        UserError: no such split, or other classes.
+        UserError: no such split, images that were trained on, or a data set that has
+            changed classes.
     """
+    split = split or run.config.data.val_split
+    warning = datasets.require_no_leak(
+        run.trained_on, f"{run.config.data.name}/{split}"
+    )
+    dataset = load_dataset(run.config.data, (split,))
+    if warning:
+        print(warning, flush=True)
+    return _score(run, dataset, split, folder)
+
+
+def evaluate_weights(
+    config: ml_collections.ConfigDict, split: str, folder: epath.PathLike
+) -> tuple[dict[str, Any], epath.Path]:
+    """Scores ``config.init_from`` and writes ``eval_<split>_<its name>.json``.
+
+    Args:
+        config: describes the network, the weights and the data.
+        split: its name; "" for ``config.data.val_split``.
+        folder: for the file, made if need be.
+
+    Returns:
+        The scores and the file.
+
+    Raises:
+        UserError: as ``evaluate_run``; weights that are no whole network; or a folder
+            that holds a run, whose scores these would seem to be.
+    """
+    if checkpoints.latest_metadata(folder) is not None:
+        raise UserError(
+            f"{folder} holds a run; leave out --config to score that, or choose "
+            "another --workdir for the scores of config.init_from."
+        )
+    split = split or config.data.val_split
+    weights = trained.read_weights(config)
+    warning = datasets.require_no_leak(
+        weights.trained_on, f"{config.data.name}/{split}"
+    )
+    dataset = load_dataset(config.data, (split,))
+    run, report = trained.from_weights(
+        config, weights, dataset.class_names, dataset.palette
+    )
+    print("\n".join(filter(None, (report, warning))), flush=True)
+    return _score(run, dataset, split, folder)
+
+
+def _score(run: trained.Trained, dataset: datasets.Dataset, split: str, folder):
     checkpoints.require_same_classes(run.class_names, dataset.class_names)
     evaluator = make_evaluator(run.config, run.model, dataset, split, run.mesh)
     scores, _ = evaluator(run.variables)

@@ -10,6 +10,7 @@ from etils import epath
 from fcn_jax import sharding
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn
+from fcn_jax.models.weights import Weights
 from fcn_jax.training import checkpoints, init_from, setup, state
 
 
@@ -25,6 +26,7 @@ class Trained:
         model: maps images to logits.
         variables: for ``model.apply``, replicated over ``mesh``.
         mesh: all devices.
+        trained_on: data sets and splits, such as ``voc/train``.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Trained:
     model: fcn.FCN
     variables: dict
     mesh: jax.sharding.Mesh
+    trained_on: tuple[str, ...]
 
 
 def load(workdir: epath.PathLike, step: str = "best") -> Trained:
@@ -49,7 +52,10 @@ def load(workdir: epath.PathLike, step: str = "best") -> Trained:
         metadata = checkpoints.read_metadata(checkpointer, number)
         config = ml_collections.ConfigDict(metadata["config"])
         model = setup.make_model(
-            config, len(metadata["class_names"]), **setup.mean_std(metadata, None)
+            config,
+            len(metadata["class_names"]),
+            mean=metadata["mean"],
+            std=metadata["std"],
         )
         shapes = jax.eval_shape(lambda: state.init_variables(model, jax.random.key(0)))
         variables = checkpoints.restore_variables(
@@ -65,16 +71,37 @@ def load(workdir: epath.PathLike, step: str = "best") -> Trained:
         model=model,
         variables=variables,
         mesh=mesh,
+        trained_on=tuple(metadata["trained_on"]),
     )
 
 
+def read_weights(config: ml_collections.ConfigDict) -> Weights:
+    """Reads ``config.init_from``, before any data are looked for.
+
+    Raises:
+        UserError: settings, or weights, that make no network.
+    """
+    setup.check(config)
+    weights = setup.read_weights(config)
+    if weights is None:
+        raise UserError(
+            "config.init_from is empty, so there is nothing to use; set it to a weight "
+            "file or a workdir, or give --workdir without --config."
+        )
+    return weights
+
+
 def from_weights(
-    config: ml_collections.ConfigDict, class_names: tuple[str, ...], palette: np.ndarray
+    config: ml_collections.ConfigDict,
+    weights: Weights,
+    class_names: tuple[str, ...],
+    palette: np.ndarray,
 ) -> tuple[Trained, str]:
-    """Brings ``config.init_from`` to life, without training.
+    """Brings weights to life, without training.
 
     Args:
         config: describes the network, see ``configs/default.py``.
+        weights: those of ``config.init_from``.
         class_names: name of each class id.
         palette: uint8 [256,3].
 
@@ -82,28 +109,23 @@ def from_weights(
         The network, and a report of what was loaded.
 
     Raises:
-        UserError: weights that are not a whole network of this kind.
+        UserError: weights that are not a whole network of these classes.
     """
-    setup.check(config)
     source = config.init_from
-    if not source:
-        raise UserError(
-            "config.init_from is empty, so there is nothing to use; set it to a weight "
-            "file or a workdir, or give --workdir alone."
-        )
-    weights = init_from.read(
-        source, cache=config.weights_cache, family=config.init_family
+    if weights.class_names is not None:
+        checkpoints.require_same_classes(weights.class_names, class_names)
+    model = setup.make_model(
+        config, len(class_names), mean=weights.mean, std=weights.std
     )
-    model = setup.make_model(config, len(class_names), **setup.mean_std(None, weights))
     transplant = init_from.transplant(
         weights, model, source=source, pattern=config.init_params
     )
-    if transplant.anew:
+    if transplant.reinitialized:
         raise UserError(
             f"init_from={source} is no whole FCN-{model.stride}s of "
             f"{len(class_names)} classes: it has nothing that fits "
-            f"{init_from.layers(transplant.anew)}; train on it with run_train.py "
-            "first, or take other weights or another config."
+            f"{init_from.layers(transplant.reinitialized)}; train on it with "
+            "run_train.py first, or take other weights or another config."
         )
     mesh = sharding.make_mesh()
     return Trained(
@@ -114,4 +136,5 @@ def from_weights(
         model=model,
         variables=jax.device_put(transplant.variables, sharding.replicated(mesh)),
         mesh=mesh,
+        trained_on=weights.trained_on,
     ), transplant.report

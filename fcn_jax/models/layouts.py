@@ -8,44 +8,14 @@ import numpy as np
 
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn, vgg
+from fcn_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
 
 # RGB, for pixels of 0-255.
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 VGG_MEAN = (123.68, 116.779, 103.939)  # Simonyan & Zisserman's.
 FCN_MEAN = (122.67892, 116.66877, 104.00699)  # Of the reference's data layers.
 SSD_MEAN = tuple(255 * x for x in (0.48235, 0.45882, 0.40784))
 ONE = (1.0, 1.0, 1.0)
 _SCALES = ("scale_pool4.weight", "scale_pool3.weight")  # Caffe's FCN-8s at once.
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """Parameters from elsewhere, under our names and in our layouts.
-
-    Attributes:
-        description: what they are of, for messages.
-        depth: of the VGG.
-        batch_norm: whether it has batch normalisation.
-        params: float32 by names such as ``encoder/conv1_1/kernel``; kernels are HWIO.
-            ``fc6`` and ``fc7`` may be missing, as may the decoder.
-        batch_stats: float32 by names such as ``encoder/bn1_1/mean``.
-        mean, std: RGB, of pixels of 0-255, that the encoder wants.
-        geometry: that the decoder was trained in; None without one.
-        skip_scales: of pool4 and pool3, where the weights tell; else None.
-        unused: layers in the file that an FCN has no place for.
-    """
-
-    description: str
-    depth: int
-    batch_norm: bool
-    params: dict[str, np.ndarray]
-    batch_stats: dict[str, np.ndarray]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    geometry: str | None = None
-    skip_scales: tuple[float, float] | None = None
-    unused: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +55,16 @@ class _Layout:
 
 
 def convert(
-    tensors: Mapping[str, np.ndarray], path: pathlib.Path, family: str
+    tensors: Mapping[str, np.ndarray], path: pathlib.Path, preprocessing: str
 ) -> Weights:
     """Recognises the publisher by the names and converts.
 
     Args:
         tensors: as ``weight_files.read`` gives them.
         path: of their file, for messages.
-        family: ``caffe`` or ``torchvision``: whose colours and mean torchvision's names
-            stand for, see ``pretrained.load``; no other names leave that open. "" if
-            that is not known: they are taken as torchvision's.
+        preprocessing: ``caffe`` or ``torchvision``: what torchvision's names stand for,
+            see ``pretrained.load``; no other names leave that open. "" if that is not
+            known: they are taken as torchvision's.
 
     Raises:
         UserError: no network that is known, or one with a tensor missing, too much or
@@ -128,9 +98,9 @@ def convert(
             kept = batch_stats if ours.endswith(("/mean", "/var")) else params
             kept[ours] = _ours(tensors[theirs], theirs, ours, path)
     description, publisher = f"{layout.network} of {layout.publisher}", layout.publisher
-    if publisher == "torchvision" and family == "caffe":
+    if publisher == "torchvision" and preprocessing == "caffe":
         description, publisher = f"{layout.network} of Caffe", "Caffe"
-    elif publisher == "torchvision" and not family:
+    elif publisher == "torchvision" and not preprocessing:
         description = f"{layout.network}, taken as torchvision's"
     scales = [_scale(tensors[name], name, path) for name in _SCALES if name in tensors]
     if publisher not in ("torchvision", "timm"):

@@ -7,9 +7,9 @@ import pathlib
 
 from fcn_jax import download
 from fcn_jax.errors import UserError
-from fcn_jax.models import layouts, weight_files
+from fcn_jax.models import layouts, weight_files, weights
 
-FAMILIES = ("torchvision", "caffe")
+PREPROCESSINGS = ("torchvision", "caffe")
 
 # Addresses and checksums are those in keras.applications 3.15.1, torchvision 0.29.1 and
 # pytorch-fcn 4b98850. torchvision publishes the first eight digits only.
@@ -71,8 +71,9 @@ KNOWN = {
 }
 # Conversions of Caffe's VGG-16 that bear torchvision's names: those of jcjohnson's
 # pytorch-vgg and of pytorch-fcn.
-_CAFFES = ("sha256:00b39a1b", "md5:aa75b158f4181e7f6230029eb96c1b13")
+_CAFFE_CONVERSIONS = ("sha256:00b39a1b", "md5:aa75b158f4181e7f6230029eb96c1b13")
 # pytorch-fcn has the factors of Caffe's FCN-8s at once in its code, not in the file.
+_REFERENCE_TRAINED_ON = ("voc/sbd_train",)
 _SKIP_SCALES = {
     KNOWN["fcn16s-caffe"][1]: (1.0, 1.0),
     KNOWN["fcn8s-caffe"][1]: (1.0, 1.0),
@@ -80,50 +81,81 @@ _SKIP_SCALES = {
 }
 
 
-def load(name: str, *, cache: str | os.PathLike, family: str = "") -> layouts.Weights:
+def load(
+    name: str, *, cache: str | os.PathLike, preprocessing: str = ""
+) -> weights.Weights:
     """Loads published weights.
 
     Args:
         name: one of KNOWN, downloaded to the cache if it is not there, or the path of
             a file, see ``weight_files.read``.
         cache: folder of downloads.
-        family: what a file with torchvision's names is: ``torchvision`` (RGB of
-            ImageNet's mean and standard deviation), ``caffe`` (a conversion of the VGG
-            authors' weights: BGR less their mean), or "" to recognise the two known
-            conversions and take any other as torchvision's. A known name needs none.
+        preprocessing: what a file with torchvision's names was trained with:
+            ``torchvision`` (RGB of ImageNet's mean and standard deviation), ``caffe``
+            (BGR less a mean, in conversions of the VGG authors' weights), or "" to
+            recognise the two known conversions and take any other as torchvision's. A
+            known name needs none.
 
     Raises:
         UserError: no such name or file, no network, or a file that is not whole.
     """
-    if family not in ("", *FAMILIES):
+    if preprocessing not in ("", *PREPROCESSINGS):
         raise UserError(
-            f"init_family={family!r} is not known; use '' or one of {FAMILIES}."
+            f"init_preprocessing={preprocessing!r} is not known; use '' or one of "
+            f"{PREPROCESSINGS}."
         )
-    path = pathlib.Path(name).expanduser()
     if name in KNOWN:
-        file, checksum, urls = KNOWN[name]
-        path = pathlib.Path(cache).expanduser() / file
-        family = "torchvision"  # Where the names in the file leave that open.
-        download.fetch(
-            urls,
-            checksum=checksum,
-            path=path,
-            remedy=f"to {path}, or set init_from to the file",
-        )
-    elif not path.exists():
-        near = difflib.get_close_matches(name, KNOWN, n=len(KNOWN), cutoff=0.0)
-        raise UserError(
-            f"init_from={name}: there is no such file, and no weights of that name; "
-            f"known are {', '.join(near)}."
-        )
+        path = _fetch(name, pathlib.Path(cache).expanduser())
+        preprocessing = "torchvision"  # Where the names in the file leave that open.
+    else:
+        path = pathlib.Path(name).expanduser()
+        _require_exists(name, path)
     tensors = weight_files.read(path)
-    if not family and any(download.matches(path, checksum) for checksum in _CAFFES):
-        family = "caffe"
-    weights = layouts.convert(tensors, path, family)
-    if weights.geometry is not None and weights.skip_scales is None:
+    if not preprocessing and any(download.matches(path, c) for c in _CAFFE_CONVERSIONS):
+        preprocessing = "caffe"
+    found = layouts.convert(tensors, path, preprocessing)
+    if found.geometry is None:
+        return found
+    scales = found.skip_scales
+    if scales is None:
         # Caffe's own files have the factors where there are any.
         scales = (1.0, 1.0) if path.suffix == ".caffemodel" else None
         for checksum, known in _SKIP_SCALES.items():
             scales = known if download.matches(path, checksum) else scales
-        weights = dataclasses.replace(weights, skip_scales=scales)
-    return weights
+    return dataclasses.replace(
+        found, skip_scales=scales, trained_on=_REFERENCE_TRAINED_ON
+    )
+
+
+def _fetch(name: str, cache: pathlib.Path) -> pathlib.Path:
+    """The file of a known name, whole."""
+    file, checksum, urls = KNOWN[name]
+    path = cache / file
+    weight_files.require_reader(path)  # Before half a gigabyte is downloaded.
+    download.fetch(
+        urls,
+        checksum=checksum,
+        path=path,
+        remedy=f"to {path}, or set init_from to the file, or to '' for random ones",
+    )
+    if not download.matches(path, checksum):
+        raise UserError(
+            f"{path} is not what init_from={name} stands for: its checksum is not "
+            f"{checksum}; delete it, to download it again, or put the right file there."
+        )
+    return path
+
+
+def _require_exists(name: str, path: pathlib.Path) -> None:
+    if path.exists():
+        return
+    if len(path.parts) > 1 or path.suffix:
+        raise UserError(
+            f"init_from={name}: there is no such file or workdir; correct the path, or "
+            "run the training that makes it first."
+        )
+    near = difflib.get_close_matches(name, KNOWN, n=3, cutoff=0.0)
+    raise UserError(
+        f"init_from={name}: there is no such file or workdir, and no weights of that "
+        f"name; did you mean {', '.join(near[:-1])} or {near[-1]}?"
+    )

@@ -1,8 +1,10 @@
 """Weight files: named tensors out of HDF5, safetensors, PyTorch and Caffe files."""
 
 import functools
+import importlib.util
 import pathlib
 import pickle
+import warnings
 from collections.abc import Iterator
 
 import h5py
@@ -35,11 +37,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise UserError(f"There is no weight file {path}; correct the path.")
-    if path.suffix not in _READERS:
-        raise UserError(
-            f"{path} is of no known type; give a file that ends in "
-            f"{', '.join(_READERS)}."
-        )
+    require_reader(path)
     try:
         tensors = _READERS[path.suffix](path)
         tensors = {name: np.asarray(x, np.float32) for name, x in tensors.items()}
@@ -53,6 +51,21 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not tensors:
         raise UserError(f"{path} holds no tensor; copy or download it again.")
     return tensors
+
+
+def require_reader(path: pathlib.Path) -> None:
+    """Raises UserError for a type of file that cannot be read here."""
+    if path.suffix not in _READERS:
+        raise UserError(
+            f"{path} is of no known type; give a file that ends in "
+            f"{', '.join(_READERS)}."
+        )
+    if _READERS[path.suffix] is _read_torch and not importlib.util.find_spec("torch"):
+        raise UserError(
+            f"Reading {path.name} needs PyTorch, which is not installed; run "
+            "'pip install torch' (its CPU build is enough), or give the weights as "
+            ".safetensors or .h5."
+        )
 
 
 def _read_hdf5(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -88,16 +101,11 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+    import torch  # An optional package: see `require_reader`.
+
     try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"Reading {path.name} needs PyTorch, which is not installed; run "
-            "'pip install torch' (its CPU build is enough), or give the weights as "
-            ".safetensors or .h5."
-        ) from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # Of other pickles' protocols.
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors, or is damaged: it was refused, since "

@@ -6,7 +6,9 @@ metadata hold the config, the class names and the palette.
 """
 
 import contextlib
+import gc
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -69,14 +71,16 @@ def open_folder(
 
 
 def metadata(
-    config: ml_collections.ConfigDict, class_names, palette, *, mean, std
+    config: ml_collections.ConfigDict, class_names, palette, *, mean, std, trained_on
 ) -> dict[str, Any]:
     """What travels with a checkpoint, as JSON types.
 
     The mean and the standard deviation that the network uses are those of the config,
-    or where that leaves them open, of the weights that it started from.
+    or where that leaves them open, of the weights that it started from. ``trained_on``
+    has the data sets and splits of this training and of those before it.
     """
     return {
+        "trained_on": list(trained_on),
         "mean": list(mean),
         "std": list(std),
         "config": json.loads(config.to_json_best_effort()),
@@ -121,7 +125,17 @@ def restore(
 
 def read_metadata(checkpointer: ocp.training.Checkpointer, step: int) -> dict[str, Any]:
     """The metadata that a checkpoint was saved with."""
-    return checkpointer.checkpointables_metadata(step).custom_metadata
+    return _complete(checkpointer.checkpointables_metadata(step).custom_metadata)
+
+
+def _complete(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Adds what runs did not save before there were other weights to start from."""
+    model, data = metadata["config"]["model"], metadata["config"]["data"]
+    return {
+        "mean": model["mean"],
+        "std": model["std"],
+        "trained_on": [f"{data['name']}/{data['train_split']}"],
+    } | metadata
 
 
 def latest_metadata(workdir: epath.PathLike) -> dict[str, Any] | None:
@@ -163,23 +177,27 @@ def read_folder(path: epath.PathLike) -> tuple[dict, dict[str, Any]]:
         UserError: it is no whole checkpoint of a run.
     """
     path = epath.Path(path).resolve()
+    logging.disable()  # Orbax and asyncio tell of damage in many lines.
     try:
         if not (path / "model").exists():
-            raise FileNotFoundError("it has no part named model")
+            raise FileNotFoundError
         found = ocp.checkpointables_metadata(path)
-        model, metadata = found.metadata["model"], found.custom_metadata
+        metadata = _complete(found.custom_metadata)
         like = jax.tree.map(
             lambda leaf: np.empty(leaf.shape, leaf.dtype),
-            model,
+            found.metadata["model"],
             is_leaf=lambda leaf: hasattr(leaf, "shape"),
         )
         variables = ocp.load_checkpointables(path, {"model": like})["model"]
     except (KeyError, TypeError, ValueError, OSError) as e:
         raise UserError(
-            f"{path} is neither a workdir nor a whole checkpoint of one "
+            f"{path} is no workdir, and no whole checkpoint of one or a damaged one "
             f"({type(e).__name__}); give the folder of a run of run_train.py, or "
             f"{FOLDER}/N in it."
         ) from e
+    finally:
+        gc.collect()  # Of asyncio's tasks, which tell of their errors when they go.
+        logging.disable(logging.NOTSET)
     return variables, metadata
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +11,13 @@ from etils import epath
 from flax import traverse_util
 
 from fcn_jax.errors import UserError
-from fcn_jax.models import fcn, layouts, pretrained, upsampling
+from fcn_jax.models import fcn, pretrained, upsampling
+from fcn_jax.models.weights import Weights
 from fcn_jax.training import checkpoints, optim
 from fcn_jax.training import state as state_lib
 
 
-def read(init_from: str, *, cache: epath.PathLike, family: str) -> layouts.Weights:
+def read(init_from: str, *, cache: epath.PathLike, preprocessing: str) -> Weights:
     """Reads a workdir, a checkpoint's folder, a weight file or a known name.
 
     Args:
@@ -24,14 +25,18 @@ def read(init_from: str, *, cache: epath.PathLike, family: str) -> layouts.Weigh
             scored; ``WORKDIR/checkpoints/N`` for step N. Otherwise see
             ``pretrained.load``.
         cache: folder of downloaded weights.
-        family: see ``pretrained.load``.
+        preprocessing: see ``pretrained.load``.
 
     Raises:
         UserError: nothing there, or nothing whole.
     """
-    path = epath.Path(init_from).expanduser()
-    if not path.is_dir():
-        return pretrained.load(init_from, cache=cache, family=family)
+    try:
+        path = epath.Path(init_from).expanduser()
+        is_folder = path.is_dir()
+    except (ImportError, KeyError):  # A file system that is unknown, or not installed.
+        is_folder = False
+    if not is_folder:
+        return pretrained.load(init_from, cache=cache, preprocessing=preprocessing)
     if (path / checkpoints.FOLDER).exists():
         checkpoints.require_checkpoints(path, "init_from")
         with checkpoints.open_folder(path, write=False) as checkpointer:
@@ -44,16 +49,17 @@ def read(init_from: str, *, cache: epath.PathLike, family: str) -> layouts.Weigh
         name: traverse_util.flatten_dict(variables.get(name, {}), sep="/")
         for name in ("params", "batch_stats")
     }
-    return layouts.Weights(
+    return Weights(
         description=f"FCN-{model['stride']}s, VGG-{model['depth']}, step {path.name}",
         depth=model["depth"],
         batch_norm=model["batch_norm"],
         **flat,
-        mean=tuple(metadata.get("mean", model["mean"])),
-        std=tuple(metadata.get("std", model["std"])),
+        mean=tuple(metadata["mean"]),
+        std=tuple(metadata["std"]),
         geometry=model["geometry"],
         skip_scales=tuple(model.get("skip_scales", (1.0, 1.0))),
-        unused=(),
+        class_names=tuple(metadata["class_names"]),
+        trained_on=tuple(metadata["trained_on"]),
     )
 
 
@@ -63,12 +69,12 @@ class Transplant:
 
     Attributes:
         variables: ``params`` and ``batch_stats``, nested, with what is taken only.
-        anew: names of the parameters and statistics that are not.
+        reinitialized: names of the parameters and statistics that are not.
         report: that in words, a few lines.
     """
 
     variables: dict[str, Any]
-    anew: tuple[str, ...]
+    reinitialized: tuple[str, ...]
     report: str
 
     def into(self, state: state_lib.TrainState) -> state_lib.TrainState:
@@ -80,78 +86,90 @@ class Transplant:
 
 
 def transplant(
-    weights: layouts.Weights, model: fcn.FCN, *, source: str, pattern: str = ".*"
+    weights: Weights,
+    model: fcn.FCN,
+    *,
+    source: str,
+    pattern: str = ".*",
+    class_names: Sequence[str] | None = None,
 ) -> Transplant:
     """Takes what fits a network by name and shape.
 
-    Score layers of another number of classes start anew, and so does what the weights
-    do not have; a convolution of the encoder that does not fit is a mistake.
+    The decoder of other classes starts anew, and so does what the weights do not have.
 
     Args:
         weights: see ``read``.
         model: the network.
         source: what the user calls the weights, for messages.
         pattern: which parameters to take, as in ``optim.trainable_mask``.
+        class_names: of the network's classes; None if only their number counts.
 
     Raises:
-        UserError: another encoder, other upsampling or skip scales, numbers that are
-            not finite, or nothing that fits the encoder.
+        UserError: another encoder, other upsampling or skip scales, tensors of another
+            shape, numbers that are not finite, or nothing that fits the encoder.
     """
-    shapes = jax.eval_shape(
-        lambda k: state_lib.init_variables(model, k), jax.random.key(0)
-    )
     _require_same_encoder(weights, model, source)
-    wanted = {
-        kind: traverse_util.flatten_dict(shapes[kind], sep="/")
-        for kind in ("params", "batch_stats")
-    }
-    names = [*wanted["params"], *wanted["batch_stats"]]
-    chosen = optim.matching(names, pattern, "init_params")
-    found = {"params": weights.params, "batch_stats": weights.batch_stats}
-    taken, anew, dropped = {}, [], list(weights.unused)
-    for kind, arrays in found.items():
-        dropped += [name for name in arrays if name not in wanted[kind]]
-        for name, shape in wanted[kind].items():
-            array = arrays.get(name) if name in chosen else None
-            if array is not None and array.shape != shape.shape:
-                _require_score_layer(name, array, shape, weights, source)
-                array = None
-            if array is None:
-                anew.append(name)
-                continue
-            if not np.isfinite(array).all():
-                raise UserError(
-                    f"init_from={source}: {name} holds NaN or infinite numbers; set "
-                    "init_params='encoder/(conv|bn)|decoder/' to start fc6 and fc7 "
-                    "anew, or take other weights."
-                )
-            taken[kind, *name.split("/")] = array
-    _require_same_decoder(weights, model, {"/".join(t[1:]) for t in taken}, source)
-    if not any(name[1] == "encoder" for name in taken):
+    wanted = _shapes(model)
+    score = weights.params.get("decoder/score_fr/bias", np.zeros(model.num_classes))
+    same_classes = score.size == model.num_classes and (
+        None in (class_names, weights.class_names)
+        or list(class_names) == list(weights.class_names)
+    )
+    # The network that they should be of: the same, but for the number of its classes.
+    theirs = _shapes(model.clone(num_classes=score.size, upsampling="learned"))
+    chosen = optim.matching(list(wanted), pattern, "init_params")
+
+    taken, dropped = {}, []
+    for name, array in (weights.params | weights.batch_stats).items():
+        if name not in theirs:
+            dropped.append(name)
+            continue
+        if array.shape != theirs[name][1]:
+            raise UserError(
+                f"init_from={source}: {name} has the shape {array.shape}, the "
+                f"network's is {theirs[name][1]}; set the fields of model as in the "
+                "weights, take other ones, or init_from='' to start at random."
+            )
+        if name in wanted and name not in chosen:
+            continue
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"init_from={source}: {name} holds NaN or infinite numbers; set "
+                "init_params='encoder/(conv|bn)|decoder/' to start fc6 and fc7 anew, "
+                "or take other weights."
+            )
+        if name in wanted and (same_classes or name.startswith("encoder/")):
+            taken[name] = array
+    if not any(name.startswith("encoder/") for name in taken):
         raise UserError(
             f"init_from={source} has nothing for the encoder that "
             f"init_params={pattern!r} matches; use init_params='.*', or init_from='' "
             "to start at random."
         )
-    dropped = [n for n in dropped if not n.startswith("decoder/up") or _learned(model)]
-    lines = [f"Weights of {source} ({weights.description}):"]
-    lines.append(f"  loaded        {layers('/'.join(n[1:]) for n in taken)}")
-    if anew:
-        lines.append(f"  started anew  {layers(anew)}")
-    if dropped:
-        lines.append(f"  dropped       {layers(dropped)}")
-    rgb = [", ".join(f"{x:.6g}" for x in values) for values in (model.mean, model.std)]
-    lines.append(f"  RGB mean      {rgb[0]}; standard deviation {rgb[1]}")
-    if "decoder/score_fr/kernel" not in anew and weights.geometry != model.geometry:
-        lines.append(
-            f"  The decoder was trained with model.geometry='{weights.geometry}', this "
-            f"network has '{model.geometry}': expect other scores."
-        )
-    nested = {"params": {}, "batch_stats": {}} | traverse_util.unflatten_dict(taken)
-    return Transplant(nested, tuple(anew), "\n".join(lines))
+    if "decoder/score_fr/kernel" in taken:
+        _require_same_decoder(weights, model, taken, source)
+    nested = {"params": {}, "batch_stats": {}}
+    nested |= traverse_util.unflatten_dict(
+        {(wanted[name][0], *name.split("/")): array for name, array in taken.items()}
+    )
+    reinitialized = tuple(name for name in wanted if name not in taken)
+    report = _report(weights, model, source, taken, reinitialized, dropped)
+    return Transplant(nested, reinitialized, report)
 
 
-def _require_same_encoder(weights, model: fcn.FCN, source: str) -> None:
+def _shapes(model: fcn.FCN) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Collection and shape of each parameter and statistic of a network, by name."""
+    shapes = jax.eval_shape(
+        lambda key: state_lib.init_variables(model, key), jax.random.key(0)
+    )
+    return {
+        name: (kind, leaf.shape)
+        for kind, tree in shapes.items()
+        for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()
+    }
+
+
+def _require_same_encoder(weights: Weights, model: fcn.FCN, source: str) -> None:
     if weights.depth != model.depth:
         raise UserError(
             f"init_from={source} holds a VGG-{weights.depth}, the network is a "
@@ -165,22 +183,8 @@ def _require_same_encoder(weights, model: fcn.FCN, source: str) -> None:
         )
 
 
-def _require_score_layer(name: str, array, shape, weights, source: str) -> None:
-    """Raises UserError unless another shape means another number of classes."""
-    other = [a != b for a, b in zip(array.shape, shape.shape, strict=False)]
-    same_inputs = "bias" in name or not other[-2]
-    if not (name.startswith("decoder/score_") and array.ndim == len(shape.shape)) or (
-        not same_inputs
-    ):
-        raise UserError(
-            f"init_from={source}: {name} has the shape {array.shape}, the network's is "
-            f"{shape.shape}; set model.width and the other fields as in the weights, "
-            "or init_from='' to start at random."
-        )
-
-
 def _require_same_decoder(
-    weights, model: fcn.FCN, taken: set[str], source: str
+    weights: Weights, model: fcn.FCN, taken: Iterable[str], source: str
 ) -> None:
     """Raises UserError where score layers that are taken would mean something else."""
     for i, layer in enumerate(("score_pool4", "score_pool3")):
@@ -191,22 +195,44 @@ def _require_same_decoder(
                 f"init_from={source} has the skip scales {scales}, the network has "
                 f"{model.skip_scales}; set model.skip_scales={scales}."
             )
-    if _learned(model) or "decoder/score_fr/kernel" not in taken:
-        return
-    for name in fcn.upsampling_layers(model.stride):
-        kernel = weights.params.get(f"decoder/{name}/kernel")
-        if kernel is None:
+    for layer in fcn.upsampling_layers(model.stride):
+        kernel = weights.params.get(f"decoder/{layer}/kernel")
+        if kernel is None or f"decoder/{layer}/kernel" in taken:
             continue
         frozen = upsampling.bilinear_kernel_init(None, kernel.shape)
         if not np.allclose(kernel, frozen, atol=1e-5):
             raise UserError(
-                f"init_from={source}: the kernel of {name} is not the bilinear one, it "
-                "was learned; set model.upsampling='learned'."
+                f"init_from={source}: the kernel of {layer} is not the bilinear one, "
+                "it was learned; set model.upsampling='learned'."
             )
 
 
-def _learned(model: fcn.FCN) -> bool:
-    return model.upsampling == "learned"
+def _report(weights, model, source, taken, reinitialized, dropped) -> str:
+    lines = [f"Weights of {source} ({weights.description}):"]
+    lines.append(f"  loaded        {layers(taken)}")
+    if reinitialized:
+        lines.append(f"  started anew  {layers(reinitialized)}")
+    if dropped or weights.unused:
+        lines.append(f"  dropped       {layers([*dropped, *weights.unused])}")
+    lines.append(f"  preprocessing {_preprocessing(model.mean, model.std)}")
+    # Means of the same origin differ by less than a grey level.
+    apart = np.abs(np.subtract(model.mean, weights.mean)).max() > 2
+    if apart or not np.allclose(model.std, weights.std, rtol=0.05):
+        lines.append(
+            f"  The weights want {_preprocessing(weights.mean, weights.std)}, but "
+            "model.mean and model.std say otherwise."
+        )
+    if "decoder/score_fr/kernel" in taken and weights.geometry != model.geometry:
+        lines.append(
+            f"  The decoder was trained with model.geometry='{weights.geometry}', this "
+            f"network has '{model.geometry}': expect other scores."
+        )
+    return "\n".join(lines)
+
+
+def _preprocessing(mean: Sequence[float], std: Sequence[float]) -> str:
+    mean, std = (", ".join(f"{x:.6g}" for x in values) for values in (mean, std))
+    return f"RGB less {mean}, divided by {std}"
 
 
 def layers(names: Iterable[str]) -> str:

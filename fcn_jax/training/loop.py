@@ -49,14 +49,13 @@ def train_and_evaluate(
     saved = checkpoints.latest_metadata(workdir)
     if saved is not None:
         checkpoints.require_same_config(saved["config"], config)
+    weights = setup.read_weights(config) if saved is None else None
+    inherited = setup.inherit(saved, weights)
+    here = f"{config.data.name}/{config.data.train_split}"
+    trained_on = list(dict.fromkeys([*inherited.trained_on, here]))
     warning = datasets.require_no_leak(
-        config.data.name, config.data.train_split, config.data.val_split
+        trained_on, f"{config.data.name}/{config.data.val_split}"
     )
-    weights = None
-    if saved is None and config.init_from:
-        weights = init_from.read(
-            config.init_from, cache=config.weights_cache, family=config.init_family
-        )
     dataset = evaluate.load_dataset(
         config.data, (config.data.train_split, config.data.val_split)
     )
@@ -67,10 +66,16 @@ def train_and_evaluate(
 
     mesh = sharding.make_mesh()
     everywhere = sharding.replicated(mesh)
-    model = setup.make_model(config, num_classes, **setup.mean_std(saved, weights))
+    model = setup.make_model(
+        config, num_classes, mean=inherited.mean, std=inherited.std
+    )
     if weights is not None:
         transplant = init_from.transplant(
-            weights, model, source=config.init_from, pattern=config.init_params
+            weights,
+            model,
+            source=config.init_from,
+            pattern=config.init_params,
+            class_names=dataset.class_names,
         )
     init_key, step_key = jax.device_put(
         tuple(jax.random.split(jax.random.key(config.seed))), everywhere
@@ -134,6 +139,7 @@ def train_and_evaluate(
                     dataset.palette,
                     mean=model.mean,
                     std=model.std,
+                    trained_on=trained_on,
                 ),
             )
             augment = setup.make_augment(config, train_split.max_size)

@@ -1,7 +1,8 @@
 """From a config to the parts of a run: checked numbers, network, optimizer, images."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -10,8 +11,9 @@ import optax
 from fcn_jax import sharding
 from fcn_jax.data import transforms
 from fcn_jax.errors import UserError
-from fcn_jax.models import fcn, layouts
-from fcn_jax.training import losses, optim
+from fcn_jax.models import fcn
+from fcn_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
+from fcn_jax.training import init_from, losses, optim
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -42,8 +44,8 @@ def make_model(
     config: ml_collections.ConfigDict,
     num_classes: int,
     *,
-    mean=layouts.IMAGENET_MEAN,
-    std=layouts.IMAGENET_STD,
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
 ) -> fcn.FCN:
     """The config's network; the mean and the std given are for fields left open."""
     fields = dict(config.model)
@@ -52,21 +54,45 @@ def make_model(
     return fcn.create(num_classes, **fields)
 
 
-def mean_std(
-    saved: dict[str, Any] | None, weights: layouts.Weights | None
-) -> dict[str, Any]:
-    """What ``make_model`` takes as ``mean`` and ``std``.
+def read_weights(config: ml_collections.ConfigDict) -> Weights | None:
+    """The weights that the config starts from, None for random ones.
 
-    Args:
-        saved: the metadata of the checkpoint that the run goes on from, if any.
-        weights: the weights that it starts from, if any.
+    What can be wrong with them is found here, before any data are read.
+
+    Raises:
+        UserError: see ``init_from.read`` and ``init_from.transplant``.
     """
+    if not config.init_from:
+        return None
+    weights = init_from.read(
+        config.init_from,
+        cache=config.weights_cache,
+        preprocessing=config.init_preprocessing,
+    )
+    init_from.transplant(
+        weights,
+        make_model(config, 2),  # The number of classes is not known yet.
+        source=config.init_from,
+        pattern=config.init_params,
+    )
+    return weights
+
+
+class Inherited(NamedTuple):
+    """What a run has from the one that it goes on from, or from its weights."""
+
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    trained_on: Sequence[str] = ()
+
+
+def inherit(saved: dict[str, Any] | None, weights: Weights | None) -> Inherited:
+    """Takes it from a checkpoint's metadata or else from weights, where there are."""
     if saved is not None:
-        # Runs before there were published weights have them in the config alone.
-        return {name: saved[name] for name in ("mean", "std") if name in saved}
+        return Inherited(saved["mean"], saved["std"], saved["trained_on"])
     if weights is not None:
-        return {"mean": weights.mean, "std": weights.std}
-    return {}
+        return Inherited(weights.mean, weights.std, weights.trained_on)
+    return Inherited()
 
 
 def make_augment(
