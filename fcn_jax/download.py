@@ -47,12 +47,13 @@ def fetch(
             sentence that began with "download it by hand".
 
     Raises:
-        UserError: If no mirror gives the file, or it cannot be written.
+        UserError: If no mirror gives the file, it cannot be written, or another file is
+            in its place.
     """
     path = pathlib.Path(path)
     try:
         if path.exists():
-            return
+            return _require_right(path, checksum)
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path):
             return _fetch(urls, checksum, path, size, remedy or f"to {path}")
@@ -89,6 +90,15 @@ def _fetch(
         f"damaged on the way or replaced at {' and '.join(urls)}. Try later, or "
         f"download it by hand {remedy}."
     )
+
+
+def _require_right(path: pathlib.Path, checksum: str):
+    """A file that was put there by hand may be an error page, or another version."""
+    if not matches(path, checksum):
+        raise UserError(
+            f"{path} is not the file that was published: its checksum is not "
+            f"{checksum}; delete it, to download it again, or put the right one there."
+        )
 
 
 def _receive_all(urls: list[str], part: pathlib.Path, size: int | None, remedy: str):

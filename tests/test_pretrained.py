@@ -170,24 +170,25 @@ def test_known_names_are_downloaded_once_to_the_cache(tmp_path, monkeypatch):
 
     def fetch(urls, *, checksum, path, remedy):
         calls.append((urls, checksum))
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(source.read_bytes())
 
-    monkeypatch.setattr(download, "fetch", fetch)
     file, checksum, urls = pretrained.KNOWN["vgg16-caffe"]
-    with pytest.raises(UserError, match="is not what init_from=vgg16-caffe stands for"):
-        pretrained.load("vgg16-caffe", cache=tmp_path / "cache")
+    cached = tmp_path / "cache" / file
+    cached.parent.mkdir()
+    cached.write_text("<html>Quota exceeded</html>")  # By hand, or so it seemed.
+    with pytest.raises(UserError, match="not the file that was published.*delete it"):
+        pretrained.load("vgg16-caffe", cache=cached.parent)
+    monkeypatch.setattr(download, "fetch", fetch)
     true = "md5:" + hashlib.md5(source.read_bytes()).hexdigest()
     monkeypatch.setitem(pretrained.KNOWN, "vgg16-caffe", (file, true, urls))
-    calls.clear()
-    weights = pretrained.load("vgg16-caffe", cache=tmp_path / "cache")
+    weights = pretrained.load("vgg16-caffe", cache=cached.parent)
     example_weights.check(weights, layers, bgr=True, preprocessing=example_weights.VGG)
     assert calls == [(urls, true)]
     (url,) = urls
     assert file == "vgg16_weights_tf_dim_ordering_tf_kernels.h5"
     assert url.endswith(f"/keras-applications/vgg16/{file}")
     assert checksum == "md5:64373286793e3c8b2b4e3219cbf3544b"
-    assert [p.name for p in (tmp_path / "cache").iterdir()] == [file]
+    assert list(cached.parent.iterdir()) == [cached]
 
 
 def test_a_known_name_needs_no_preprocessing(tmp_path, monkeypatch):

@@ -290,5 +290,7 @@ def test_a_changed_download_is_refused(load, tmp_path):
     path = tmp_path / "data/downloads/seg11valid.txt"
     path.parent.mkdir(parents=True)
     path.write_text("e\n")
-    with pytest.raises(errors.UserError, match="not the reference's list.*delete it"):
+    with pytest.raises(
+        errors.UserError, match="not the file that was published.*delete it"
+    ):
         load("seg11valid")
