@@ -7,6 +7,7 @@ metadata hold the config, the class names and the palette.
 
 import contextlib
 import gc
+import io
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -177,28 +178,40 @@ def read_folder(path: epath.PathLike) -> tuple[dict, dict[str, Any]]:
         UserError: it is no whole checkpoint of a run.
     """
     path = epath.Path(path).resolve()
-    logging.disable()  # Orbax and asyncio tell of damage in many lines.
     try:
-        if not (path / "model").exists():
-            raise FileNotFoundError
-        found = ocp.checkpointables_metadata(path)
-        metadata = _complete(found.custom_metadata)
-        like = jax.tree.map(
-            lambda leaf: np.empty(leaf.shape, leaf.dtype),
-            found.metadata["model"],
-            is_leaf=lambda leaf: hasattr(leaf, "shape"),
-        )
-        variables = ocp.load_checkpointables(path, {"model": like})["model"]
+        with _quiet():
+            return _read_folder(path)
     except (KeyError, TypeError, ValueError, OSError) as e:
         raise UserError(
             f"{path} is no workdir, and no whole checkpoint of one or a damaged one "
             f"({type(e).__name__}); give the folder of a run of run_train.py, or "
             f"{FOLDER}/N in it."
         ) from e
+
+
+def _read_folder(path: epath.Path) -> tuple[dict, dict[str, Any]]:
+    if not (path / "model").exists():
+        raise FileNotFoundError
+    found = ocp.checkpointables_metadata(path)
+    metadata = _complete(found.custom_metadata)
+    like = jax.tree.map(
+        lambda leaf: np.empty(leaf.shape, leaf.dtype),
+        found.metadata["model"],
+        is_leaf=lambda leaf: hasattr(leaf, "shape"),
+    )
+    return ocp.load_checkpointables(path, {"model": like})["model"], metadata
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what Orbax and its threads print of damage, many lines beside the error."""
+    logging.disable()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+            gc.collect()  # Tasks tell of their errors when they go.
     finally:
-        gc.collect()  # Of asyncio's tasks, which tell of their errors when they go.
         logging.disable(logging.NOTSET)
-    return variables, metadata
 
 
 def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:
