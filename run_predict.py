@@ -36,12 +36,13 @@ def main() -> None:
     paths = predict.find_images(_INPUT.value)
     if source is _WORKDIR:
         run = trained.load(_WORKDIR.value, _STEP.value)
+        cli.enable_compilation_cache(run.config.compilation_cache)
     else:
+        cli.enable_compilation_cache(_CONFIG.value.compilation_cache)
         weights = trained.read_weights(_CONFIG.value)
         classes = evaluate.find_classes(_CONFIG.value.data)
         run, report = trained.from_weights(_CONFIG.value, weights, *classes)
         print(report, flush=True)
-    cli.enable_compilation_cache(run.config.compilation_cache)
     failures = list(
         predict.predict_files(run, paths, _OUTPUT.value, max_side=_MAX_SIDE.value)
     )

@@ -17,9 +17,9 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
-from fcn_jax.models import pretrained, vgg
+from fcn_jax.models import fcn, pretrained, vgg
+from fcn_jax.training import init_from
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -27,15 +27,9 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 def fc7(path, image):
     """This project's fc7 at the middle cell, of an RGB image."""
     weights = pretrained.load(str(path), cache="")
-    variables = {
-        kind: traverse_util.unflatten_dict(
-            {n.removeprefix("encoder/"): x for n, x in flat.items()}, sep="/"
-        )
-        for kind, flat in (
-            ("params", weights.params),
-            ("batch_stats", weights.batch_stats),
-        )
-    }
+    model = fcn.FCN(2, depth=weights.depth, batch_norm=weights.batch_norm)
+    taken = init_from.transplant(weights, model, source=str(path)).variables
+    variables = {kind: tree.get("encoder", {}) for kind, tree in taken.items()}
     encoder = vgg.VGG(weights.depth, batch_norm=weights.batch_norm)
     x = (image - np.float32(weights.mean)) / np.float32(weights.std)
     features = jax.jit(

@@ -19,10 +19,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_from = "vgg16-caffe"  # Weights to start from: a known name, a weight
     #                  file, a workdir, or WORKDIR/checkpoints/N; "": random ones.
     config.init_params = ".*"  # Parameters to take of those: a pattern.
-    config.init_preprocessing = (
-        ""  # Whose weights a file has: "" (recognised), torchvision
-    )
-    #                          (RGB, ImageNet's mean and std), caffe (BGR, a mean).
+    config.init_preprocessing = ""  # Of a file with torchvision's names: torchvision
+    #                  (RGB, ImageNet's mean and std), caffe (BGR), "" (recognised).
     config.weights_cache = "~/.cache/fcn_jax/weights"  # Folder of downloaded weights.
 
     config.log_every = 50  # Steps.

@@ -72,8 +72,9 @@ KNOWN = {
 # Conversions of Caffe's VGG-16 that bear torchvision's names: those of jcjohnson's
 # pytorch-vgg and of pytorch-fcn.
 _CAFFE_CONVERSIONS = ("sha256:00b39a1b", "md5:aa75b158f4181e7f6230029eb96c1b13")
-# pytorch-fcn has the factors of Caffe's FCN-8s at once in its code, not in the file.
+# What the networks of the release, and those that follow its recipe, learned from.
 _REFERENCE_TRAINED_ON = ("voc/sbd_train",)
+# pytorch-fcn has the factors of Caffe's FCN-8s at once in its code, not in the file.
 _SKIP_SCALES = {
     KNOWN["fcn16s-caffe"][1]: (1.0, 1.0),
     KNOWN["fcn8s-caffe"][1]: (1.0, 1.0),
