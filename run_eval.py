@@ -6,7 +6,7 @@ python run_eval.py --config=configs/reference/voc_fcn8s.py --config.init_from=WE
 from absl import flags
 from ml_collections import config_flags
 
-from fcn_jax import cli
+from fcn_jax import cli, processes
 from fcn_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -22,6 +22,7 @@ _STEP = flags.DEFINE_string(
     "step", "best", "Of a run: best, latest, or a step's number."
 )
 _SPLIT = flags.DEFINE_string("split", "", "Split to score; default: validation.")
+_MESH = cli.define_mesh()
 
 
 def main() -> None:
@@ -30,13 +31,14 @@ def main() -> None:
     from fcn_jax.reporting import table
 
     config, workdir = _CONFIG.value, _WORKDIR.value
+    mesh = cli.make_mesh(_MESH.value)
     if config is None:
         if workdir is None:
             raise UserError(
                 "--workdir is missing; give the folder of a training run, or --config "
                 "and --config.init_from to score weights."
             )
-        run = trained.load(workdir, _STEP.value)
+        run = trained.load(workdir, _STEP.value, mesh)
         cli.enable_compilation_cache(run.config.compilation_cache)
         scores, path = evaluate.evaluate_run(run, _SPLIT.value, workdir)
     else:
@@ -47,9 +49,9 @@ def main() -> None:
             )
         cli.enable_compilation_cache(config.compilation_cache)
         workdir = workdir or cli.default_workdir()
-        scores, path = evaluate.evaluate_weights(config, _SPLIT.value, workdir)
-    print(table.per_class_table(list(scores["iou_per_class"]), scores))
-    print(f"Written to {path}.")
+        scores, path = evaluate.evaluate_weights(config, _SPLIT.value, workdir, mesh)
+    processes.say(table.per_class_table(list(scores["iou_per_class"]), scores))
+    processes.say(f"Written to {path}.")
 
 
 if __name__ == "__main__":

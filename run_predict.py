@@ -1,11 +1,9 @@
 """Masks: python run_predict.py --workdir=DIR --input=IMAGE_OR_FOLDER --output=DIR."""
 
-import sys
-
 from absl import flags
 from ml_collections import config_flags
 
-from fcn_jax import cli
+from fcn_jax import cli, processes
 from fcn_jax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -20,6 +18,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder that the results go to.")
 _MAX_SIDE = flags.DEFINE_integer(
     "max_side", 0, "Work on images at this longest side (pixels); 0: at their own."
 )
+_MESH = cli.define_mesh()
 
 
 def main() -> None:
@@ -34,23 +33,23 @@ def main() -> None:
         if flags.FLAGS[name].present:
             raise UserError(f"--{name} and --config exclude each other; give one.")
     paths = predict.find_images(_INPUT.value)
+    mesh = cli.make_mesh(_MESH.value)
     if source is _WORKDIR:
-        run = trained.load(_WORKDIR.value, _STEP.value)
+        run = trained.load(_WORKDIR.value, _STEP.value, mesh)
         cli.enable_compilation_cache(run.config.compilation_cache)
     else:
         cli.enable_compilation_cache(_CONFIG.value.compilation_cache)
         weights = trained.read_weights(_CONFIG.value)
         classes = evaluate.find_classes(_CONFIG.value.data)
-        run, report = trained.from_weights(_CONFIG.value, weights, *classes)
-        print(report, flush=True)
+        run, report = trained.from_weights(_CONFIG.value, weights, *classes, mesh)
+        processes.say(report)
     failures = list(
         predict.predict_files(run, paths, _OUTPUT.value, max_side=_MAX_SIDE.value)
     )
-    print(f"Segmented {len(paths) - len(failures)} image(s) into {_OUTPUT.value}.")
-    for failure in failures:
-        print(f"Error: {failure}", file=sys.stderr)
+    done = len(paths) - len(failures)
+    processes.say(f"Segmented {done} image(s) into {_OUTPUT.value}.")
     if failures:
-        sys.exit(1)
+        raise UserError("\nError: ".join(failures))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; default runs/<name of the config>."
 )
+_STEP = flags.DEFINE_string(
+    "step", "latest", "Checkpoint to go on from: latest, or a step's number."
+)
 
 
 def main() -> None:
@@ -21,7 +24,8 @@ def main() -> None:
     if _CONFIG.value is None:
         raise UserError("--config is missing; try --config=configs/quickstart.py.")
     cli.enable_compilation_cache(_CONFIG.value.compilation_cache)
-    loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value or cli.default_workdir())
+    workdir = _WORKDIR.value or cli.default_workdir()
+    loop.train_and_evaluate(_CONFIG.value, workdir, _STEP.value)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
     config.seed = 0  # Of the initial weights, the order of the images, and dropout.
-    config.batch_size = 16  # Images a step, all devices together (must divide evenly).
+    config.batch_size = 16  # Images a step, all devices together; a multiple of
+    #                         mesh.data x mesh.fsdp.
     config.accumulation_steps = 1  # Parts that a batch is worked through in.
     config.num_steps = 30_000  # Optimization steps of the whole run.
     config.trainable = ".*"  # Parameters that train: a pattern, e.g. "decoder/".
@@ -29,6 +30,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 1_000  # Steps; also saved at every scoring.
     config.num_overlays = 8  # Validation images drawn at every scoring.
     config.compilation_cache = "~/.cache/fcn_jax/xla"  # Folder, or "" for none.
+
+    config.mesh = mesh = ml_collections.ConfigDict()
+    mesh.data = -1  # Devices that batches are split over; -1: all that remain.
+    mesh.fsdp = 1  # The same, and parameters and optimizer state are split, too.
+    mesh.spatial = 1  # Devices that the rows of each image are split over.
 
     config.data = data = ml_collections.ConfigDict()
     data.name = "voc"  # voc, folder or shapes.

@@ -1,4 +1,4 @@
-"""What the ``run_*.py`` scripts share: flags, errors and the compilation cache."""
+"""What the ``run_*.py`` scripts share: flags, processes, errors, compilation cache."""
 
 import difflib
 import errno
@@ -6,14 +6,38 @@ import pathlib
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from fcn_jax.errors import UserError
+from fcn_jax import agreement, processes, sharding
+from fcn_jax.errors import Preempted, UserError
+
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Several processes, found from the cluster: Cloud TPU, GKE, Slurm, Open MPI.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Several processes by hand: HOST:PORT of process 0, ..."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "... how many there are, ..."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "... and the number of this one, from 0."
+)
+_CONNECT_TIMEOUT = flags.DEFINE_integer(
+    "connect_timeout", 300, "Seconds that the processes have to connect."
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout", 100, "Seconds after which a silent process counts as dead."
+)
 
 # What a folder can be to blame for; any other OSError is a bug of ours.
 _ENVIRONMENT = (
@@ -29,7 +53,11 @@ _ENVIRONMENT = (
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs ``main``; a user's mistake is one line and exit 1."""
+    """Parses the flags, connects the processes and runs ``main``.
+
+    A user's mistake is one line and exit code 1; 75 asks to be started again.
+    """
+    flags.adopt_module_key_flags(sys.modules[__name__])
     try:
         app.run(lambda _: _without_traceback(main), flags_parser=_parse_flags)
     except UserError as error:
@@ -40,6 +68,31 @@ def default_workdir() -> str:
     """``runs/<name of the config>``, for the flag ``--config``."""
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     return f"runs/{pathlib.Path(name).stem}"
+
+
+def define_mesh() -> flags.FlagHolder:
+    """The flag ``--mesh`` of a script that does not train."""
+    return flags.DEFINE_list(
+        "mesh",
+        ["-1", "1", "1"],
+        "Devices that batches are split over (data), that parameters are split over, "
+        "too (fsdp), and that the rows of each image are split over (spatial); -1: all "
+        "that remain. For one image that is too large for a device: 1,1,-1.",
+    )
+
+
+def make_mesh(sizes: list[str]) -> jax.sharding.Mesh:
+    """The mesh that ``--mesh`` means.
+
+    Raises:
+        UserError: no three numbers, or see ``sharding.make_mesh``.
+    """
+    if not (len(sizes) == 3 and all(re.fullmatch(r"-?\d+", n) for n in sizes)):
+        raise UserError(
+            f"--mesh={','.join(sizes)} must be three numbers, DATA,FSDP,SPATIAL, such "
+            "as -1,1,1."
+        )
+    return sharding.make_mesh(*map(int, sizes))
 
 
 def enable_compilation_cache(folder: str) -> None:
@@ -56,24 +109,66 @@ def _without_traceback(main: Callable[[], None]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every move otherwise.
     try:
+        _connect()
         main()
     except UserError as error:
         _exit_with(error)
+    except Preempted as notice:
+        processes.say(str(notice))
+        processes.leave(processes.EXIT_START_AGAIN)
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
-            raise
+            _leave_with_traceback(error)
         _exit_with(
             f"{error.filename or 'A file'} cannot be read or written "
             f"({error.strerror}); choose another folder, or mend this one."
         )
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        processes.leave(130)
+    except jax.errors.JaxRuntimeError as error:
+        if processes.count() == 1:
+            _leave_with_traceback(error)
+        _exit_with(
+            f"the connection to another process was lost ({str(error).splitlines()[0]}"
+            "); start the same command again to go on from the last checkpoint.",
+            processes.EXIT_START_AGAIN,
+        )
+    except Exception as error:
+        _leave_with_traceback(error)
 
 
-def _exit_with(error: UserError | str) -> None:
+def _connect() -> None:
+    """Starts the processes; they must agree on the code and on the command line."""
+    processes.start(
+        distributed=_DISTRIBUTED.value,
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        connect_timeout=_CONNECT_TIMEOUT.value,
+        heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
+    )
+    agreement.require_same_code()
+    values = {}
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        if isinstance(flag.value, ml_collections.ConfigDict):
+            values |= dict(_fields(flag.value, "--config."))
+        elif flag.name != "process_id":
+            values[f"--{flag.name}"] = flag.value
+    agreement.require_same(values, "start all with the same flags and config")
+
+
+def _exit_with(error: UserError | str, status: int = 1) -> None:
     print(f"Error: {error}", file=sys.stderr, flush=True)
-    sys.exit(1)
+    processes.leave(status)
+
+
+def _leave_with_traceback(error: Exception) -> None:
+    """For bugs: as Python ends, but without waiting for other processes."""
+    if processes.count() == 1:
+        raise error
+    traceback.print_exception(error)
+    processes.leave(1)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -100,7 +195,7 @@ def _check_config(value: str, argv: list[str]) -> None:
         raise UserError(
             f"--config={value}: there is no such file.{_nearest(str(file), known)}"
         )
-    known = set(_names(runpy.run_path(str(file))["get_config"]()))
+    known = set(dict(_fields(runpy.run_path(str(file))["get_config"]())))
     for arg in argv:
         match = re.match(r"--?config\.([^=]+)", arg)
         if match and match[1] not in known:
@@ -110,13 +205,15 @@ def _check_config(value: str, argv: list[str]) -> None:
             )
 
 
-def _names(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all fields."""
+def _fields(
+    config: ml_collections.ConfigDict, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """All fields with their dotted names."""
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict):
-            yield from _names(value, f"{prefix}{name}.")
+            yield from _fields(value, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield prefix + name, value
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

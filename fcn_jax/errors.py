@@ -1,4 +1,4 @@
-"""The one exception for what a user's input can cause."""
+"""The exceptions that end a program without a traceback."""
 
 
 class UserError(Exception):
@@ -6,4 +6,11 @@ class UserError(Exception):
 
     The sentence names the thing, the value found, the value wanted and the remedy.
     The ``run_*.py`` scripts print it without a traceback and exit with code 1.
+    """
+
+
+class Preempted(Exception):
+    """The run was told to end (SIGTERM, or a platform's notice), and has been saved.
+
+    ``run_train.py`` prints the message and exits with code 75.
     """

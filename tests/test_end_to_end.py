@@ -189,5 +189,5 @@ def test_photos_are_predicted_upright_and_large_ones_at_a_limit(folder, whole):
     with Image.open(folder / "turned/turned_mask.png") as picture:
         mask = np.asarray(picture)
     predictor = predict.Predictor(run_)
-    np.testing.assert_array_equal(mask, predictor(upright))
-    assert predict.Predictor(run_, max_side=30)(upright).shape == (40, 60)
+    np.testing.assert_array_equal(mask, predictor([upright])[0])
+    assert predict.Predictor(run_, max_side=30)([upright])[0].shape == (40, 60)

@@ -1,9 +1,9 @@
 """Batches from records, read by Grain: each a pure function of the seed and the step.
 
-The order of the examples is made for all processes together; then it is cut into
-batches of one process's share, and each process takes every ``process_count``-th.
-Hence there is no iterator state to save, and one process or many, any number of
-workers and any first step give the same batches.
+The order of the examples is made and cut into batches for all processes together; of
+every batch each process reads the places that its devices hold. Hence there is no
+iterator state to save, and one process or many, any number of workers and any first
+step give the same batches.
 """
 
 import dataclasses
@@ -35,8 +35,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     with_replacement: bool = False,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: Sequence[int] | None = None,
     num_workers: int = 0,
     num_threads: int = 2,
     prefetch: int = 4,
@@ -54,8 +53,8 @@ def train_batches(
         start_step: The step that the first batch belongs to.
         with_replacement: Whether every example is drawn at random from all, as the
             reference does, instead of each once an epoch.
-        process_index: This process's number, from 0.
-        process_count: Number of processes.
+        places: The places in a batch of the examples that this process reads, as
+            `sharding.own_examples` has them; None: all.
         num_workers: Number of worker processes; 0 reads in this one, which is as fast
             as long as its threads have the cores: decoding and resizing release the
             interpreter's lock. Workers' batches come through shared memory (/dev/shm).
@@ -63,20 +62,21 @@ def train_batches(
         prefetch: Batches held ready by each process that reads.
 
     Returns:
-        An iterator of dicts of arrays [batch_size / process_count, ...]. Its `close()`
+        An iterator of dicts of arrays [len(places), ...]. Its `close()`
         stops the workers; so does the end of the program.
 
     Raises:
-        UserError: If there are no records, or the processes do not divide the batch.
+        UserError: If there are no records.
     """
-    _check(source, batch_size, process_count)
+    _check(source)
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
     read = _ReadShuffled(source, augment, seed, with_replacement)
     return _iterate(
         grain.MapDataset.range(_ENDLESS).seed(seed).random_map(read),
-        batch_size // process_count,
-        slice(start_step * process_count + process_index, None, process_count),
+        batch_size,
+        places,
+        start_step=start_step,
         num_workers=num_workers,
         num_threads=num_threads,
         prefetch=prefetch,
@@ -90,8 +90,7 @@ def eval_batches(
     canvas: tuple[int, int],
     label_canvas: tuple[int, int],
     image_scale: float = 1.0,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: Sequence[int] | None = None,
     num_workers: int = 0,
     num_threads: int = 2,
     prefetch: int = 4,
@@ -107,20 +106,20 @@ def eval_batches(
         canvas: Height and width that every resized image fits in.
         label_canvas: Height and width that every label fits in.
         image_scale: Factor on the images; labels keep their size.
-        process_index: This process's number, from 0.
-        process_count: Number of processes.
+        places: The places in a batch of the examples that this process reads, as
+            `sharding.own_examples` has them; None: all.
         num_workers: Number of worker processes; 0 reads in this one.
         num_threads: Number of reading threads in each process that reads.
         prefetch: Batches held ready by each process that reads.
 
     Returns:
-        An iterator of dicts of arrays [batch_size / process_count, ...], made by
+        An iterator of dicts of arrays [len(places), ...], made by
         `transforms.evaluation_example`. Its `close()` stops the workers.
 
     Raises:
-        UserError: If there are no records, or the processes do not divide the batch.
+        UserError: If there are no records.
     """
-    _check(source, batch_size, process_count)
+    _check(source)
     read = _ReadInOrder(
         source,
         functools.partial(
@@ -134,8 +133,8 @@ def eval_batches(
     num_examples = num_batches(len(source), batch_size) * batch_size
     return _iterate(
         grain.MapDataset.range(num_examples).map(read),
-        batch_size // process_count,
-        slice(process_index, None, process_count),
+        batch_size,
+        places,
         num_workers=num_workers,
         num_threads=num_threads,
         prefetch=prefetch,
@@ -147,14 +146,9 @@ def num_batches(num_examples: int, batch_size: int) -> int:
     return math.ceil(num_examples / batch_size)
 
 
-def _check(source: Sequence, batch_size: int, process_count: int) -> None:
+def _check(source: Sequence) -> None:
     if not len(source):
         raise UserError("The data set's split has no images; choose another split.")
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"The batch size is {batch_size}; it must be a multiple of the number of "
-            f"processes, {process_count}."
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,17 +209,39 @@ def _read(source: Sequence, index: int, transform: Callable, *rng: np.random.Gen
         ) from error
 
 
+class _Share(grain.MapDataset):
+    """Of every batch, the examples at some places."""
+
+    def __init__(
+        self, parent: grain.MapDataset, batch_size: int, places: tuple[int, ...]
+    ):
+        super().__init__(parent)
+        self._batch_size, self._places = batch_size, places
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * len(self._places)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, i = divmod(index, len(self._places))
+        return self._parent[batch * self._batch_size + self._places[i]]
+
+
 def _iterate(
     examples: grain.MapDataset,
     batch_size: int,
-    share: slice,
+    places: Sequence[int] | None,
     *,
+    start_step: int = 0,
     num_workers: int,
     num_threads: int,
     prefetch: int,
 ) -> grain.DatasetIterator:
     """Batches the examples and reads this process's share of the batches."""
-    batches = examples.batch(batch_size)[share].to_iter_dataset(
+    places = tuple(range(batch_size) if places is None else places)
+    own = _Share(examples, batch_size, places).batch(len(places))
+    batches = own[start_step:].to_iter_dataset(
         grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
     )
     if num_workers:

@@ -1,45 +1,94 @@
-"""Prepared data sets on disk: builds one if it is not there, and reads its records."""
+"""Prepared data sets: builds one if it is not there, and reads its records.
+
+Records are read at random, which takes a local disk. A set whose place is an object
+store (``gs://``) is built or fetched into a cache on this machine, and opened there.
+"""
 
 import contextlib
+import errno
 import fcntl
 import functools
 import io
+import logging as std_logging
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import fsspec
 import tensorflow_datasets as tfds
+import tqdm
 from absl import logging
 
 from fcn_jax.data import builder
 from fcn_jax.errors import UserError
 
+CACHE = "~/.cache/fcn_jax/prepared"
+
+_MARKER = "dataset_info.json"  # A set is uploaded with this last, so is whole with it.
+
 
 def prepare(
-    config: builder.SegmentationConfig, data_dir: str | pathlib.Path
+    config: builder.SegmentationConfig,
+    data_dir: str | pathlib.Path,
+    *,
+    cache: str | pathlib.Path = CACHE,
 ) -> pathlib.Path:
-    """Returns the folder of the prepared set, building it first if it is not there.
+    """Returns the local folder of the prepared set, building it if it is not there.
 
     A set is built under a temporary name; it either appears whole or not at all. Of
     several processes that want the same set, one builds and the others wait.
 
+    Args:
+        config: The set.
+        data_dir: Sets lie below it; a path or a URL.
+        cache: Has the local copies of what is at a URL.
+
     Raises:
-        UserError: If a file is bad, as its sentence says.
+        UserError: If a file is bad, or a place cannot be used, as its sentence says.
     """
-    folder = _folder(config.name, data_dir)
-    if not folder.exists():
+    folder = _folder(config.name, local(data_dir, cache))
+    store = _Store(data_dir, folder) if _is_url(data_dir) else None
+    if store or not folder.exists():
         with _lock(folder.parent):
             if not folder.exists():
                 _remove_wrecks(folder.parents[1])
-                _build(config, folder)
+                if not (store and store.fetch()):
+                    if store:
+                        store.require_writable()
+                    _build(config, folder)
+            if store:
+                store.upload()  # Also what a run that was killed had built.
     return folder
 
 
-def find(name: str, data_dir: str | pathlib.Path) -> pathlib.Path | None:
-    """Returns the folder of the prepared set of a config's name, if there is one."""
-    folder = _folder(name, data_dir)
+def find(
+    name: str, data_dir: str | pathlib.Path, *, cache: str | pathlib.Path = CACHE
+) -> pathlib.Path | None:
+    """Returns the local folder of the prepared set of a config's name, if there is one.
+
+    Raises:
+        UserError: If a place cannot be used, as its sentence says.
+    """
+    folder = _folder(name, local(data_dir, cache))
+    if _is_url(data_dir) and not folder.exists():
+        with _lock(folder.parent):
+            if not folder.exists():
+                _Store(data_dir, folder).fetch()
     return folder if folder.exists() else None
+
+
+def local(
+    data_dir: str | pathlib.Path, cache: str | pathlib.Path = CACHE
+) -> str | pathlib.Path:
+    """Returns a path as it is, for a URL the folder of the cache that stands for it."""
+    if not _is_url(data_dir):
+        return data_dir
+    return pathlib.Path(cache).expanduser() / str(data_dir).replace("://", "/")
+
+
+def _is_url(data_dir: str | pathlib.Path) -> bool:
+    return "://" in str(data_dir)
 
 
 def _folder(name: str, data_dir: str | pathlib.Path) -> pathlib.Path:
@@ -55,6 +104,134 @@ def _remove_wrecks(folder: pathlib.Path) -> None:
         # A set that is locked is being built right now.
         with contextlib.suppress(BlockingIOError), _lock(wreck.parent, wait=False):
             shutil.rmtree(wreck, ignore_errors=True)
+
+
+class _Store:
+    """The place of a set in an object store, and its copy in a folder of the cache."""
+
+    def __init__(self, data_dir: str | pathlib.Path, folder: pathlib.Path):
+        self._folder = folder
+        self._url = "/".join([str(data_dir).rstrip("/"), *folder.parts[-3:]])
+        with self._explained():
+            # Other machines change what is there, so no listing is remembered.
+            self._files, self._path = fsspec.core.url_to_fs(
+                self._url, use_listings_cache=False
+            )
+
+    def fetch(self) -> bool:
+        """Copies the set to this machine, whole or not at all; False if there is none.
+
+        Raises:
+            UserError: If the store cannot be read.
+        """
+        if not self._is_whole():
+            return False
+        part = self._folder.with_name(f"incomplete.fetched_{self._folder.name}")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            with self._explained():
+                found = self._files.find(self._path, detail=True)
+            self._copy(
+                "Fetching",
+                self._files.get_file,
+                [
+                    (path, str(part / pathlib.PurePosixPath(path).name), about["size"])
+                    for path, about in found.items()
+                ],
+            )
+            part.rename(self._folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return True
+
+    def upload(self) -> None:
+        """Copies the set to the store, unless it is there; what marks it whole, last.
+
+        Raises:
+            UserError: If the store cannot be written.
+        """
+        if not self._is_whole():
+            files = sorted(self._folder.iterdir(), key=lambda f: f.name == _MARKER)
+            self._copy(
+                "Uploading",
+                self._files.put_file,
+                [(str(f), f"{self._path}/{f.name}", f.stat().st_size) for f in files],
+            )
+
+    def require_writable(self) -> None:
+        """Raises UserError if the store cannot be written: a build may take long."""
+        with self._explained():
+            self._files.pipe_file(f"{self._path}/.probe", b"")
+            self._files.rm_file(f"{self._path}/.probe")
+
+    def _is_whole(self) -> bool:
+        with self._explained():
+            return self._files.exists(f"{self._path}/{_MARKER}")
+
+    def _copy(
+        self, title: str, copier: Callable, jobs: Sequence[tuple[str, str, int]]
+    ) -> None:
+        """Copies files, each given by its source, target and size in bytes."""
+        with (
+            self._explained(),
+            tqdm.tqdm(
+                desc=title,
+                total=sum(size for _, _, size in jobs),
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+            ) as bar,
+        ):
+            for source, target, _ in jobs:
+                copier(source, target, callback=_Progress(bar))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Makes a UserError of the store's errors, of which each library has its own.
+
+        Raises:
+            UserError: For all but errors of the local disk.
+        """
+        gcsfs = std_logging.getLogger("gcsfs")
+        disabled, gcsfs.disabled = gcsfs.disabled, True  # It would print stack traces.
+        try:
+            yield
+        except Exception as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(self._explain(error)) from error
+        finally:
+            gcsfs.disabled = disabled
+
+    def _explain(self, error: Exception) -> str:
+        if isinstance(error, ImportError):
+            return (
+                f"{self._url} cannot be used without gcsfs, which is not installed: "
+                "python -m pip install 'fcn_jax[gcs]'."
+            )
+        if isinstance(error, FileNotFoundError):
+            return (
+                f"{self._url}: there is no such bucket, or none that you may see; check "
+                "its name and your access."
+            )
+        return (
+            f"{self._url} cannot be read or written ("
+            f"{' '.join(str(error).split()) or type(error).__name__}); authenticate "
+            "(gcloud auth application-default login) as one who may use the bucket."
+        )
+
+
+class _Progress(fsspec.Callback):
+    """Shows the bytes of one file that have been copied."""
+
+    def __init__(self, bar: tqdm.tqdm):
+        super().__init__()
+        self._bar, self._start = bar, bar.n
+
+    def call(self, *args, **kwargs) -> None:
+        """Is called whenever ``value`` has changed."""
+        self._bar.update(self._start + self.value - self._bar.n)
 
 
 def _build(config: builder.SegmentationConfig, folder: pathlib.Path) -> None:

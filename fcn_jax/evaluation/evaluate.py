@@ -10,12 +10,12 @@ import numpy as np
 import tqdm
 from etils import epath
 
-from fcn_jax import sharding
+from fcn_jax import agreement, processes, sharding
 from fcn_jax.data import datasets, labels, pipeline, transforms
 from fcn_jax.errors import UserError
 from fcn_jax.evaluation import metrics, trained
 from fcn_jax.models import fcn, upsampling
-from fcn_jax.training import checkpoints
+from fcn_jax.training import checkpoints, resume
 
 
 def predict(model: fcn.FCN, variables: dict, image, size, out_size, canvas):
@@ -61,38 +61,44 @@ class Evaluator:
             dataset: labels in its own ids.
             split: name of the split to score.
             mesh: all devices; they share every batch.
-            batch_size: images at a time, on all devices together.
+            batch_size: images at a time, on all devices together; is made a multiple
+                of the parts that the mesh splits a batch into.
             image_scale: factor on the images; the logits are resized to the masks.
             num_workers: processes that read; 0 for threads only.
             num_threads: threads that read.
 
         Raises:
-            UserError: no such split, or a batch that the devices do not share evenly.
+            UserError: no such split.
         """
-        sharding.check_batch_size("eval_batch_size", batch_size)
         self._dataset, self._split, self._mesh = dataset, dataset.split(split), mesh
+        parts = sharding.num_parts(mesh)
+        batch_size = -(-batch_size // parts) * parts
+        largest = self._split.max_size
+        label_canvas = sharding.canvas(mesh, largest)
         self._stream = {
             "batch_size": batch_size,
-            "canvas": transforms.scaled_size(self._split.max_size, image_scale),
-            "label_canvas": self._split.max_size,
+            "canvas": sharding.canvas(
+                mesh, transforms.scaled_size(largest, image_scale)
+            ),
+            "label_canvas": label_canvas,
             "image_scale": image_scale,
             "num_workers": num_workers,
             "num_threads": num_threads,
-            **sharding.process(),
+            "places": sharding.own_examples(mesh, batch_size),
         }
         num_classes = len(dataset.class_names)
 
         @jax.jit(
-            out_shardings=(sharding.replicated(mesh), sharding.by_example(mesh)),
+            out_shardings=(sharding.replicated(mesh), sharding.of_batch(mesh, 3)),
         )
         def step(variables, batch):
             predictions = predict(
                 model,
-                variables,
+                sharding.whole(variables, mesh),
                 batch["image"],
                 batch["size"],
                 None if image_scale == 1 else batch["label_size"],
-                self._split.max_size,
+                label_canvas,
             )
             counts = metrics.confusion(batch["label"], predictions, num_classes)
             return counts, predictions
@@ -110,7 +116,7 @@ class Evaluator:
 
         Returns:
             The scores, see ``metrics.scores``, and the wanted predictions by number,
-            uint8 [H,W], H and W the largest of the split.
+            uint8 [H,W], of at least the largest height and width of the split.
         """
         num_images, batch_size = len(self._split.source), self._stream["batch_size"]
         # One batch is in work while the counts of the one before are fetched.
@@ -121,9 +127,10 @@ class Evaluator:
             desc="evaluating",
             unit="image",
             leave=False,
-            disable=not sharding.is_main_process(),
+            disable=not processes.is_main(),
         ) as progress:
-            for i, batch in enumerate(sharding.to_devices(batches, self._mesh)):
+            batches = sharding.to_devices(batches, self._mesh, batch_size)
+            for i, batch in enumerate(batches):
                 counts, predictions = self._step(variables, batch)
                 if waiting is not None:
                     total += np.asarray(waiting, np.int64)
@@ -166,18 +173,33 @@ def make_evaluator(
 def load_dataset(
     data: ml_collections.ConfigDict, splits: Collection[str]
 ) -> datasets.Dataset:
-    """The data set that a config's ``data`` names, with the splits that are wanted."""
-    return datasets.load(
-        data.name,
-        source=data.source,
-        data_dir=data.dir,
-        image_dir=data.image_dir,
-        mask_dir=data.mask_dir,
-        val_fraction=data.val_fraction,
-        split_seed=data.split_seed,
-        splits=splits,
-        sbd_source=data.sbd_source,
+    """The data set that a config's ``data`` names, with the splits that are wanted.
+
+    The main process prepares it, if need be. The others then find it prepared, or where
+    they have a disk of their own, prepare it there.
+
+    Raises:
+        UserError: as ``datasets.load``; or processes that have different data.
+    """
+    dataset = agreement.main_first(
+        lambda: datasets.load(
+            data.name,
+            source=data.source,
+            data_dir=data.dir,
+            image_dir=data.image_dir,
+            mask_dir=data.mask_dir,
+            val_fraction=data.val_fraction,
+            split_seed=data.split_seed,
+            splits=splits,
+            sbd_source=data.sbd_source,
+        )
     )
+    facts = {"class names": dataset.class_names}
+    for name, split in dataset.splits.items():
+        facts[f"number of images of {name}"] = len(split.source)
+        facts[f"pixels of each class of {name}"] = split.pixel_counts.tolist()
+    agreement.require_same(facts, "give all of them the same data")
+    return dataset
 
 
 def find_classes(data: ml_collections.ConfigDict) -> tuple[tuple[str, ...], np.ndarray]:
@@ -215,12 +237,15 @@ def evaluate_run(
     )
     dataset = load_dataset(run.config.data, (split,))
     if warning:
-        print(warning, flush=True)
+        processes.say(warning)
     return _score(run, dataset, split, folder)
 
 
 def evaluate_weights(
-    config: ml_collections.ConfigDict, split: str, folder: epath.PathLike
+    config: ml_collections.ConfigDict,
+    split: str,
+    folder: epath.PathLike,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[dict[str, Any], epath.Path]:
     """Scores ``config.init_from`` and writes ``eval_<split>_<its name>.json``.
 
@@ -228,6 +253,7 @@ def evaluate_weights(
         config: describes the network, the weights and the data.
         split: its name; "" for ``config.data.val_split``.
         folder: for the file, made if need be.
+        mesh: see ``trained.load``.
 
     Returns:
         The scores and the file.
@@ -236,7 +262,7 @@ def evaluate_weights(
         UserError: as ``evaluate_run``; weights that are no whole network; or a folder
             that holds a run, whose scores these would seem to be.
     """
-    if checkpoints.latest_metadata(folder) is not None:
+    if checkpoints.has_checkpoints(folder):
         raise UserError(
             f"{folder} holds a run; leave out --config to score that, or choose "
             "another --workdir for the scores of config.init_from."
@@ -248,18 +274,18 @@ def evaluate_weights(
     )
     dataset = load_dataset(config.data, (split,))
     run, report = trained.from_weights(
-        config, weights, dataset.class_names, dataset.palette
+        config, weights, dataset.class_names, dataset.palette, mesh
     )
-    print("\n".join(filter(None, (report, warning))), flush=True)
+    processes.say("\n".join(filter(None, (report, warning))))
     return _score(run, dataset, split, folder)
 
 
 def _score(run: trained.Trained, dataset: datasets.Dataset, split: str, folder):
-    checkpoints.require_same_classes(run.class_names, dataset.class_names)
+    resume.require_same_classes(run.class_names, dataset.class_names)
     evaluator = make_evaluator(run.config, run.model, dataset, split, run.mesh)
     scores, _ = evaluator(run.variables)
     path = epath.Path(folder) / f"eval_{split}_{run.name}.json"
-    if sharding.is_main_process():
+    if processes.is_main():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(scores, indent=2) + "\n")
     return scores, path

@@ -7,11 +7,11 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from fcn_jax import sharding
+from fcn_jax import agreement, sharding
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn
 from fcn_jax.models.weights import Weights
-from fcn_jax.training import checkpoints, init_from, setup, state
+from fcn_jax.training import checkpoints, init_from, resume, setup, state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Trained:
         class_names: name of each class id.
         palette: uint8 [256,3], RGB of each class id.
         model: maps images to logits.
-        variables: for ``model.apply``, replicated over ``mesh``.
+        variables: for ``model.apply``, on ``mesh``, see ``sharding.of_state``.
         mesh: all devices.
         trained_on: data sets and splits, such as ``voc/train``.
     """
@@ -39,14 +39,24 @@ class Trained:
     trained_on: tuple[str, ...]
 
 
-def load(workdir: epath.PathLike, step: str = "best") -> Trained:
-    """Loads a checkpoint: ``best`` by validation mIoU, ``latest``, or a step's number.
+def load(
+    workdir: epath.PathLike,
+    step: str = "best",
+    mesh: jax.sharding.Mesh | None = None,
+) -> Trained:
+    """Loads a checkpoint.
+
+    Args:
+        workdir: of a run.
+        step: ``best`` by validation mIoU, ``latest``, or a step's number.
+        mesh: the devices to use; None: all, for a batch's images.
 
     Raises:
-        UserError: no such workdir or step.
+        UserError: no such workdir or step, or a damaged checkpoint.
     """
+    agreement.require_shared(workdir, "--workdir")
     checkpoints.require_checkpoints(workdir)
-    mesh = sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh()
     with checkpoints.open_folder(workdir, write=False) as checkpointer:
         number = checkpoints.find_step(checkpointer, step)
         metadata = checkpoints.read_metadata(checkpointer, number)
@@ -61,7 +71,7 @@ def load(workdir: epath.PathLike, step: str = "best") -> Trained:
         variables = checkpoints.restore_variables(
             checkpointer,
             number,
-            checkpoints.abstract(shapes, sharding.replicated(mesh)),
+            checkpoints.abstract(shapes, sharding.of_state(mesh, shapes)),
         )
     return Trained(
         name=str(number),
@@ -82,7 +92,7 @@ def read_weights(config: ml_collections.ConfigDict) -> Weights:
         UserError: settings, or weights, that make no network.
     """
     setup.check(config)
-    weights = setup.read_weights(config)
+    weights = agreement.main_first(lambda: setup.read_weights(config))
     if weights is None:
         raise UserError(
             "config.init_from is empty, so there is nothing to use; set it to a weight "
@@ -96,6 +106,7 @@ def from_weights(
     weights: Weights,
     class_names: tuple[str, ...],
     palette: np.ndarray,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[Trained, str]:
     """Brings weights to life, without training.
 
@@ -104,6 +115,7 @@ def from_weights(
         weights: those of ``config.init_from``.
         class_names: name of each class id.
         palette: uint8 [256,3].
+        mesh: see ``load``.
 
     Returns:
         The network, and a report of what was loaded.
@@ -113,7 +125,7 @@ def from_weights(
     """
     source = config.init_from
     if weights.class_names is not None:
-        checkpoints.require_same_classes(weights.class_names, class_names)
+        resume.require_same_classes(weights.class_names, class_names)
     model = setup.make_model(
         config, len(class_names), mean=weights.mean, std=weights.std
     )
@@ -127,14 +139,15 @@ def from_weights(
             f"{init_from.layers(transplant.reinitialized)}; train on it with "
             "run_train.py first, or take other weights or another config."
         )
-    mesh = sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh()
+    variables = transplant.variables
     return Trained(
         name=epath.Path(source).stem,
         config=config,
         class_names=tuple(class_names),
         palette=palette,
         model=model,
-        variables=jax.device_put(transplant.variables, sharding.replicated(mesh)),
+        variables=sharding.put(variables, sharding.of_state(mesh, variables)),
         mesh=mesh,
         trained_on=weights.trained_on,
     ), transplant.report

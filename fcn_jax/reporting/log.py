@@ -4,13 +4,18 @@ import contextlib
 import json
 import math
 import os
-import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 import numpy as np
 import tensorboardX
+from etils import epath
+
+# Seconds between two writes of metrics.jsonl to an object store, which takes a new
+# object each time, and no more than about one a second of the same name.
+_STORE_SECONDS = 30
 
 
 class RunLog:
@@ -20,20 +25,27 @@ class RunLog:
     written when the run was killed, is dropped, so that every step stands there once.
     Use it as a context manager.
 
+    In an object store (``gs://``) nothing can be appended to, so the lines are written
+    anew every half minute, and TensorBoard's events are gathered on the local disk;
+    what `flush` has returned from is kept.
+
     Args:
-        workdir: The run's folder; is made if it is missing.
+        workdir: The run's folder, which may be a URL; is made if it is missing.
         resume_step: The step of the checkpoint; 0 starts anew.
     """
 
     def __init__(self, workdir: os.PathLike | str, *, resume_step: int = 0):
-        workdir = pathlib.Path(workdir)
+        workdir = epath.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
-        _drop_after(path, resume_step)
-        self._lines = path.open("a", encoding="utf-8")
-        self._board = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1
-        )
+        if "://" in str(workdir):
+            self._lines = _StoredLines(path, resume_step)
+            self._board = _StoredBoard(workdir / "tensorboard", resume_step + 1)
+        else:
+            self._lines = _LocalLines(path, resume_step)
+            self._board = tensorboardX.SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=resume_step + 1
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -41,17 +53,20 @@ class RunLog:
     def __exit__(self, *error) -> None:
         self.close()
 
+    def flush(self) -> None:
+        """Writes all that was logged; to be called before a checkpoint is saved."""
+        self._lines.flush()
+        self._board.flush()
+
     def close(self) -> None:
-        """Closes the files."""
+        """Writes all that was logged and closes the files."""
         self._lines.close()
         self._board.close()
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         """Logs numbers by name; what is None or not finite is null in the file."""
         values = {name: _number(value) for name, value in values.items()}
-        self._lines.write(json.dumps({"step": step} | values) + "\n")
-        # A run that is killed must leave what it had logged.
-        self._lines.flush()
+        self._lines.add(json.dumps({"step": step} | values) + "\n")
         for name, value in values.items():
             if value is not None:
                 self._board.add_scalar(name, value, step)
@@ -62,26 +77,99 @@ class RunLog:
             self._board.add_image(name, picture, step, dataformats="HWC")
 
 
+class _LocalLines:
+    """Lines that are appended to a file."""
+
+    def __init__(self, path: epath.Path, resume_step: int):
+        if path.exists():
+            # All or nothing: a run that is killed here keeps its log.
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(_lines_until(resume_step, path)))
+            part.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+        self.flush, self.close = self._file.flush, self._file.close
+
+    def add(self, line: str) -> None:
+        self._file.write(line)
+        # A run that is killed must leave what it had logged.
+        self._file.flush()
+
+
+class _StoredLines:
+    """Lines of an object: kept here, since only the whole of it can be written."""
+
+    def __init__(self, path: epath.Path, resume_step: int):
+        self._path = path
+        self._lines = _lines_until(resume_step, path) if path.exists() else []
+        self.flush()
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+        if time.monotonic() > self._written + _STORE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        # It appears when it is whole, so there is no need for another name.
+        self._path.write_text("".join(self._lines))
+        self._written = time.monotonic()
+
+    close = flush
+
+
+class _StoredBoard:
+    """TensorBoard's events, each flush an object of its own.
+
+    tensorboardX can write to gs:// by itself, but keeps all events of the run in
+    memory, and writes all of them again every two minutes.
+    """
+
+    def __init__(self, folder: epath.Path, purge_step: int):
+        self._folder, self._purge_step = folder, purge_step
+        self._temporary = tempfile.TemporaryDirectory(prefix="fcn_jax-")
+        self._count, self._writer = 0, None
+
+    def flush(self) -> None:
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._writer = None
+        for path in epath.Path(self._temporary.name).iterdir():
+            (self._folder / path.name).write_bytes(path.read_bytes())
+            path.unlink()
+
+    def close(self) -> None:
+        self.flush()
+        self._temporary.cleanup()
+
+    def __getattr__(self, name: str) -> Callable:
+        """Of the writer, such as add_scalar, which is made when there are events."""
+        if self._writer is None:
+            self._count += 1
+            self._writer = tensorboardX.SummaryWriter(
+                self._temporary.name,
+                purge_step=self._purge_step if self._count == 1 else None,
+                # TensorBoard reads the files of a run in the order of their names.
+                filename_suffix=f".{self._count:06}",
+            )
+        return getattr(self._writer, name)
+
+
 def _number(value: float | None) -> int | float | None:
     if value is None or not math.isfinite(value):
         return None
     return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
-def _drop_after(path: pathlib.Path, step: int) -> None:
-    """Drops the lines of later steps and a torn last one; all or nothing."""
-    if not path.exists():
-        return
+def _lines_until(step: int, path: epath.Path) -> list[str]:
+    """Returns a log's lines, less those of later steps and a torn last one."""
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+    return kept
 
 
 class Progress:

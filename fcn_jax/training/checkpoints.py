@@ -1,4 +1,4 @@
-"""Checkpoints: the latest and the best by mIoU, each with all that a user of it needs.
+"""Checkpoints: the two latest and the best by mIoU, each with all that one needs.
 
 A checkpoint has two parts, ``model`` (parameters and batch statistics) and
 ``training`` (step and optimizer state), so that evaluation reads the first alone. Its
@@ -10,7 +10,7 @@ import gc
 import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,21 +26,9 @@ from fcn_jax.training import state as state_lib
 FOLDER = "checkpoints"
 CONFIG_FILE = "config.json"
 
-_keep = ocp.training.preservation_policies
+_FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
 
-# Fields that may change when a run goes on: they leave its outcome as it is.
-OPERATIONAL = (
-    "data.dir",
-    "data.num_threads",
-    "data.num_workers",
-    "checkpoint_every",
-    "compilation_cache",
-    "eval_every",
-    "eval_batch_size",
-    "log_every",
-    "num_overlays",
-    "weights_cache",
-)
+_keep = ocp.training.preservation_policies
 
 
 @contextlib.contextmanager
@@ -58,7 +46,7 @@ def open_folder(
         save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
         preservation_policy=_keep.AnyPreservationPolicy(
             [
-                _keep.LatestN(1),
+                _keep.LatestN(2),  # Should the latest be damaged.
                 _keep.BestN(
                     get_metric_fn=lambda metrics: metrics["mean_iou"],
                     n=1,
@@ -97,36 +85,53 @@ def save(
     mean_iou: float | None,
     metadata: dict[str, Any],
 ) -> None:
-    """Starts saving the state; returns once the arrays are copied."""
-    checkpointer.save_checkpointables_async(
-        int(state.step),
-        {
-            "model": state.variables,
-            "training": {"step": state.step, "opt_state": state.opt_state},
-        },
-        metrics=None if mean_iou is None else {"mean_iou": mean_iou},
-        custom_metadata=metadata,
-        force=True,
-    )
+    """Starts saving the state; returns once the arrays are copied.
+
+    Raises:
+        UserError: a full disk, now or at the save before.
+    """
+    with _naming_full_disk(checkpointer):
+        checkpointer.save_checkpointables_async(
+            int(state.step),
+            {
+                "model": state.variables,
+                "training": {"step": state.step, "opt_state": state.opt_state},
+            },
+            metrics=None if mean_iou is None else {"mean_iou": mean_iou},
+            custom_metadata=metadata,
+            force=True,
+        )
+
+
+def wait(checkpointer: ocp.training.Checkpointer) -> None:
+    """Waits for a save that was started; raises UserError as ``save``."""
+    with _naming_full_disk(checkpointer):
+        checkpointer.wait()
 
 
 def restore(
     checkpointer: ocp.training.Checkpointer, step: int, like: state_lib.TrainState
 ) -> state_lib.TrainState:
-    """Loads a whole state; ``like`` holds its shapes, types and shardings."""
-    loaded = checkpointer.load_checkpointables(
-        step,
-        {
-            "model": like.variables,
-            "training": {"step": like.step, "opt_state": like.opt_state},
-        },
-    )
+    """Loads a whole state; ``like`` holds its shapes, types and shardings.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    with _naming_damage(checkpointer, step):
+        loaded = checkpointer.load_checkpointables(
+            step,
+            {
+                "model": like.variables,
+                "training": {"step": like.step, "opt_state": like.opt_state},
+            },
+        )
     return like.replace(**loaded["model"], **loaded["training"])
 
 
 def read_metadata(checkpointer: ocp.training.Checkpointer, step: int) -> dict[str, Any]:
     """The metadata that a checkpoint was saved with."""
-    return _complete(checkpointer.checkpointables_metadata(step).custom_metadata)
+    with _naming_damage(checkpointer, step):
+        return _complete(checkpointer.checkpointables_metadata(step).custom_metadata)
 
 
 def _complete(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -137,14 +142,6 @@ def _complete(metadata: dict[str, Any]) -> dict[str, Any]:
         "std": model["std"],
         "trained_on": [f"{data['name']}/{data['train_split']}"],
     } | metadata
-
-
-def latest_metadata(workdir: epath.PathLike) -> dict[str, Any] | None:
-    """The metadata of the latest checkpoint, None without one; writes nothing."""
-    if not _has_checkpoints(workdir):
-        return None
-    with open_folder(workdir, write=False) as checkpointer:
-        return read_metadata(checkpointer, checkpointer.latest.step)
 
 
 def write_config(workdir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
@@ -164,8 +161,45 @@ def mean_iou_of(checkpointer: ocp.training.Checkpointer, step: int) -> float:
 def restore_variables(
     checkpointer: ocp.training.Checkpointer, step: int, like: dict
 ) -> dict:
-    """Loads parameters and batch statistics only."""
-    return checkpointer.load_checkpointables(step, {"model": like})["model"]
+    """Loads parameters and batch statistics only.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    with _naming_damage(checkpointer, step):
+        return checkpointer.load_checkpointables(step, {"model": like})["model"]
+
+
+@contextlib.contextmanager
+def _naming_damage(checkpointer: ocp.training.Checkpointer, step: int):
+    """Turns what reading a damaged checkpoint raises into a sentence that names it."""
+    try:
+        with _quiet():
+            yield
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        others = [c.step for c in checkpointer.checkpoints if c.step != step]
+        names = " or ".join(f"--step={other}" for other in others)
+        raise UserError(
+            f"The checkpoint {checkpointer.directory / str(step)} is damaged "
+            f"({type(error).__name__}); "
+            + (f"use {names} instead." if others else "there is no other one.")
+        ) from error
+
+
+@contextlib.contextmanager
+def _naming_full_disk(checkpointer: ocp.training.Checkpointer):
+    """Turns what a save on a full disk raises into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        full = [m for m in _FULL_DISK if m in f"{error!s} {error.__cause__!s}"]
+        if not full:
+            raise
+        raise UserError(
+            f"The checkpoint could not be written to {checkpointer.directory} "
+            f"({full[0]}); the ones before it are kept: make room, and start the same "
+            "command again."
+        ) from error
 
 
 def read_folder(path: epath.PathLike) -> tuple[dict, dict[str, Any]]:
@@ -242,58 +276,25 @@ def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:
 
 def require_checkpoints(workdir: epath.PathLike, field: str = "--workdir") -> None:
     """Raises UserError unless the workdir holds a finished checkpoint."""
-    if not _has_checkpoints(workdir):
+    if not has_checkpoints(workdir):
         raise UserError(
             f"{field}={workdir} holds no checkpoint; give the folder of a run of "
             "run_train.py that has saved one."
         )
 
 
-def _has_checkpoints(workdir: epath.PathLike) -> bool:
+def has_checkpoints(workdir: epath.PathLike) -> bool:
+    """Whether the workdir holds a finished checkpoint."""
     folder = epath.Path(workdir) / FOLDER
     return folder.exists() and any(p.name.isdigit() for p in folder.iterdir())
 
 
-def require_same_config(
-    saved: dict[str, Any], config: ml_collections.ConfigDict
-) -> None:
-    """Raises UserError naming the fields in which a resumed run differs."""
-    a, b = flatten(saved), flatten(json.loads(config.to_json_best_effort()))
-    differing = [
-        f"{name} ({a.get(name)!r} there, {b.get(name)!r} now)"
-        for name in sorted(a.keys() | b.keys())
-        if a.get(name) != b.get(name) and name not in OPERATIONAL
-    ]
-    if differing:
-        raise UserError(
-            "The workdir holds a checkpoint of another run, which differs in "
-            f"{', '.join(differing)}; choose another --workdir, or the same settings."
-        )
-
-
-def require_same_classes(saved: Sequence[str], now: Sequence[str]) -> None:
-    """Raises UserError unless a checkpoint and a data set have the same classes."""
-    if list(saved) != list(now):
-        raise UserError(
-            f"The checkpoint is for the classes {', '.join(saved)}, the data set has "
-            f"{', '.join(now)}; restore the data it was trained on, or train anew."
-        )
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted names."""
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """A tree's shapes and types, placed by one sharding."""
+def abstract(tree: Any, shardings: Any) -> Any:
+    """A tree's shapes and types, placed by a tree of shardings."""
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.dtype(x.dtype), sharding=sharding),
+        lambda x, sharding: jax.ShapeDtypeStruct(
+            x.shape, jnp.dtype(x.dtype), sharding=sharding
+        ),
         tree,
+        shardings,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
+from fcn_jax import sharding
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn, pretrained, upsampling
 from fcn_jax.models.weights import Weights
@@ -81,7 +82,7 @@ class Transplant:
         """The fresh state with what is taken in the place of its own, where that is."""
         flat = traverse_util.flatten_dict(state.variables, keep_empty_nodes=True)
         for name, value in traverse_util.flatten_dict(self.variables).items():
-            flat[name] = jax.device_put(value, flat[name].sharding)
+            flat[name] = sharding.put(value, flat[name].sharding)
         return state.replace(**traverse_util.unflatten_dict(flat))
 
 

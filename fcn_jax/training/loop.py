@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Sequence
@@ -16,40 +15,46 @@ import optax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from fcn_jax import sharding
+from fcn_jax import agreement, processes, sharding
 from fcn_jax.data import datasets, pipeline
-from fcn_jax.errors import UserError
+from fcn_jax.errors import Preempted, UserError
 from fcn_jax.evaluation import evaluate, metrics
 from fcn_jax.reporting import colors, log, table
-from fcn_jax.training import checkpoints, init_from, losses, optim, setup
+from fcn_jax.training import checkpoints, init_from, resume, setup
 from fcn_jax.training import state as state_lib
-from fcn_jax.training import step as step_lib
 
 OVERLAYS = "overlays"
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: epath.PathLike
+    config: ml_collections.ConfigDict, workdir: epath.PathLike, step: str = "latest"
 ) -> state_lib.TrainState:
-    """Trains to ``config.num_steps``, from the workdir's latest checkpoint if any.
+    """Trains to ``config.num_steps``, from a checkpoint of the workdir if it has any.
 
     Args:
         config: see ``configs/default.py``.
         workdir: holds the run: checkpoints, logs and overlays.
+        step: of the checkpoint to go on from, ``latest`` or its number; later ones
+            are set aside.
 
     Returns:
         The final state.
 
     Raises:
         UserError: for wrong settings or data, before anything is written; or where
-            the loss is no longer finite.
+            the loss is no longer finite, or the disk is full.
+        Preempted: the run was told to end and has been saved.
     """
     workdir = epath.Path(workdir)
     setup.check(config)
-    saved = checkpoints.latest_metadata(workdir)
+    mesh = setup.make_mesh(config)
+    agreement.require_shared(workdir, "--workdir")
+    start, saved = resume.find(workdir, step)
+    weights = None
     if saved is not None:
-        checkpoints.require_same_config(saved["config"], config)
-    weights = setup.read_weights(config) if saved is None else None
+        resume.require_same_config(saved["config"], config)
+    else:
+        weights = agreement.main_first(lambda: setup.read_weights(config))
     inherited = setup.inherit(saved, weights)
     here = f"{config.data.name}/{config.data.train_split}"
     trained_on = list(dict.fromkeys([*inherited.trained_on, here]))
@@ -62,10 +67,8 @@ def train_and_evaluate(
     train_split = dataset.split(config.data.train_split)
     num_classes = len(dataset.class_names)
     if saved is not None:
-        checkpoints.require_same_classes(saved["class_names"], dataset.class_names)
+        resume.require_same_classes(saved["class_names"], dataset.class_names)
 
-    mesh = sharding.make_mesh()
-    everywhere = sharding.replicated(mesh)
     model = setup.make_model(
         config, num_classes, mean=inherited.mean, std=inherited.std
     )
@@ -77,62 +80,52 @@ def train_and_evaluate(
             pattern=config.init_params,
             class_names=dataset.class_names,
         )
-    init_key, step_key = jax.device_put(
-        tuple(jax.random.split(jax.random.key(config.seed))), everywhere
-    )
-    shapes = jax.eval_shape(lambda k: state_lib.init_variables(model, k), init_key)
-    trainable = optim.trainable_mask(shapes["params"], config.trainable)
-    schedule, tx = setup.make_optimizer(config, trainable)
-    train_step = step_lib.make_train_step(
-        model,
-        tx,
-        trainable=trainable,
-        class_weights=losses.resolve_class_weights(
-            config.loss.class_weights, train_split, num_classes
-        ),
-        label_smoothing=config.loss.label_smoothing,
-        reduction=config.loss.reduction,
-        accumulation_steps=config.accumulation_steps,
-        out_shardings=everywhere,
-    )
+    init_key, step_key = sharding.random_keys(config.seed, mesh)
+    training = setup.make_training(config, model, train_split, mesh)
+    augment = setup.make_augment(config, train_split.max_size, mesh)
     evaluator = evaluate.make_evaluator(
         config, model, dataset, config.data.val_split, mesh
     )
 
-    create = functools.partial(state_lib.create, model, tx)
-    _say(
+    params = training.shapes.params
+    processes.say(
         f"{dataset.name}: {len(train_split.source)} training images, {num_classes} "
         f"classes. FCN-{model.stride}s, VGG-{model.depth}, "
-        f"{setup.count(shapes['params']):,} parameters, of which "
-        f"{setup.count(shapes['params'], trainable):,} train, on "
-        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
+        f"{setup.count(params):,} parameters, of which "
+        f"{setup.count(params, training.trainable):,} train, on "
+        f"{sharding.describe(mesh)}."
     )
     if warning:
-        _say(warning)
+        processes.say(warning)
+    for path in agreement.main_first(lambda: resume.set_aside_after(workdir, start)):
+        processes.say(f"Set aside a later checkpoint: {path}.")
     with checkpoints.open_folder(workdir, write=True) as checkpointer:
-        if checkpointer.latest is None:
-            state = jax.jit(create, out_shardings=everywhere)(init_key)
+        if saved is None:
+            state = training.create(init_key)
             if weights is not None:
                 state = transplant.into(state)
-                _say(transplant.report)
-            _say(f"Training from the start in {workdir}.")
+                processes.say(transplant.report)
+            processes.say(f"Training from the start in {workdir}.")
         else:
-            like = checkpoints.abstract(jax.eval_shape(create, init_key), everywhere)
-            state = checkpoints.restore(checkpointer, checkpointer.latest.step, like)
-            _say(f"Resuming {workdir} at step {int(state.step)}.")
-        if sharding.is_main_process():
-            checkpoints.write_config(workdir, config)
-            (workdir / OVERLAYS).mkdir(exist_ok=True)
-
-        with log.RunLog(workdir, resume_step=int(state.step)) as run_log:
+            like = checkpoints.abstract(training.shapes, training.shardings)
+            state = checkpoints.restore(checkpointer, start, like)
+            processes.say(f"Resuming {workdir} at step {start}.")
+        with contextlib.ExitStack() as stack:
+            run_log = None
+            if processes.is_main():
+                checkpoints.write_config(workdir, config)
+                (workdir / OVERLAYS).mkdir(exist_ok=True)
+                run_log = stack.enter_context(log.RunLog(workdir, resume_step=start))
             run = _Run(
                 config=config,
                 workdir=workdir,
                 dataset=dataset,
+                mesh=mesh,
                 evaluator=evaluator,
                 checkpointer=checkpointer,
+                preemption=stack.enter_context(processes.Preemption()),
                 run_log=run_log,
-                schedule=schedule,
+                schedule=training.schedule,
                 metadata=checkpoints.metadata(
                     config,
                     dataset.class_names,
@@ -142,12 +135,11 @@ def train_and_evaluate(
                     trained_on=trained_on,
                 ),
             )
-            augment = setup.make_augment(config, train_split.max_size)
-            state = run.train(state, train_step, augment, step_key, mesh)
-        checkpointer.wait()
+            state = run.train(state, start, training.step, augment, step_key)
+        checkpoints.wait(checkpointer)
         best = checkpoints.find_step(checkpointer, "best")
         best_iou = checkpoints.mean_iou_of(checkpointer, best)
-    _say(
+    processes.say(
         f"Done. Best mean IoU {best_iou:.4f} at step {best}.\n"
         f"  overlays      {workdir / OVERLAYS}/ (image | truth | prediction)\n"
         f"  scores        python run_eval.py --workdir={workdir}\n"
@@ -165,9 +157,11 @@ class _Run:
     config: ml_collections.ConfigDict
     workdir: epath.Path
     dataset: datasets.Dataset
+    mesh: jax.sharding.Mesh
     evaluator: evaluate.Evaluator
     checkpointer: ocp.training.Checkpointer
-    run_log: log.RunLog
+    preemption: processes.Preemption
+    run_log: log.RunLog | None  # The main process's.
     schedule: optax.Schedule
     metadata: dict[str, Any]
 
@@ -175,15 +169,15 @@ class _Run:
     def _train_source(self) -> Sequence[dict]:
         return self.dataset.split(self.config.data.train_split).source
 
-    def train(self, state, train_step, augment, key, mesh) -> state_lib.TrainState:
-        """Steps until ``num_steps``; the host is one step ahead of the device."""
-        config, start = self.config, int(state.step)
+    def train(self, state, start: int, train_step, augment, key):
+        """Steps from ``start`` to ``num_steps``; the host is one step ahead."""
+        config = self.config
         progress = log.Progress(config.num_steps, config.batch_size, start)
         began, pending = time.monotonic(), None
         with contextlib.closing(self._batches(augment, start)) as batches:
             for step, batch in zip(
                 range(start + 1, config.num_steps + 1),
-                sharding.to_devices(batches, mesh),
+                sharding.to_devices(batches, self.mesh, config.batch_size),
                 strict=False,
             ):
                 with jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -191,7 +185,9 @@ class _Run:
                 if step == start + 1:
                     jax.block_until_ready(scalars)
                     seconds = time.monotonic() - began
-                    _say(f"First step after {seconds:.1f} s, compilation included.")
+                    processes.say(
+                        f"First step after {seconds:.1f} s, compilation included."
+                    )
                 # Fetched only now that the next step is on its way: no waiting.
                 if pending is not None:
                     self._report(*pending, progress)
@@ -199,11 +195,18 @@ class _Run:
 
                 last = step == config.num_steps
                 evaluates = last or step % config.eval_every == 0
-                if evaluates or step % config.checkpoint_every == 0:
+                ends = self.preemption.reached(step) and not last
+                if evaluates or ends or step % config.checkpoint_every == 0:
                     self._report(*pending, progress)
                     pending = None
                     with progress.pause():
                         self._stop(state, step, evaluates=evaluates)
+                if ends:
+                    checkpoints.wait(self.checkpointer)
+                    raise Preempted(
+                        f"Told to end: step {step} is saved in {self.workdir}; start "
+                        "the same command again to go on."
+                    )
         return state
 
     def _batches(self, augment, start_step: int) -> grain.DatasetIterator:
@@ -217,7 +220,7 @@ class _Run:
             num_workers=config.data.num_workers,
             num_threads=config.data.num_threads,
             with_replacement=config.data.with_replacement,
-            **sharding.process(),
+            places=sharding.own_examples(self.mesh, config.batch_size),
         )
 
     def _report(self, step: int, scalars: dict, progress: log.Progress) -> None:
@@ -236,10 +239,8 @@ class _Run:
             rate = float(self.schedule(step - 1))
             values = {"loss": values["loss"], "learning_rate": rate} | values
             steps_per_epoch = len(self._train_source) / self.config.batch_size
-            _say(progress.line(step, values, steps_per_epoch))
-            self.run_log.scalars(
-                step, {f"train/{name}": value for name, value in values.items()}
-            )
+            processes.say(progress.line(step, values, steps_per_epoch))
+            self._log(step, {f"train/{name}": v for name, v in values.items()})
 
     def _stop(self, state, step: int, *, evaluates: bool) -> None:
         """Evaluates, if asked to, and then saves: the score goes with the state."""
@@ -257,13 +258,17 @@ class _Run:
             shown = [i * len(val.source) // count for i in range(count)]
             scores, predictions = self.evaluator(state.variables, keep=shown)
             mean_iou = scores["mean_iou"]
-            _say(table.per_class_table(self.dataset.class_names, scores))
-            self.run_log.scalars(step, metrics.as_scalars(scores))
-            if sharding.is_main_process():
+            processes.say(table.per_class_table(self.dataset.class_names, scores))
+            self._log(step, metrics.as_scalars(scores))
+            if processes.is_main():
                 self._draw(step, val.source, predictions)
         checkpoints.save(
             self.checkpointer, state, mean_iou=mean_iou, metadata=self.metadata
         )
+
+    def _log(self, step: int, values: dict[str, float | None]) -> None:
+        if self.run_log is not None:
+            self.run_log.scalars(step, values)
 
     def _draw(self, step: int, source, predictions: dict[int, np.ndarray]) -> None:
         """Pictures of some validation images, as files and in TensorBoard."""
@@ -275,8 +280,3 @@ class _Run:
         for name, picture in pictures.items():
             colors.save_image(self.workdir / OVERLAYS / f"{name}.png", picture)
         self.run_log.images(step, {f"val/{n}": p for n, p in pictures.items()})
-
-
-def _say(text: str) -> None:
-    if sharding.is_main_process():
-        print(text, flush=True)

@@ -1,7 +1,8 @@
 """From a config to the parts of a run: checked numbers, network, optimizer, images."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +10,13 @@ import ml_collections
 import optax
 
 from fcn_jax import sharding
-from fcn_jax.data import transforms
+from fcn_jax.data import datasets, transforms
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn
 from fcn_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
 from fcn_jax.training import init_from, losses, optim
+from fcn_jax.training import state as state_lib
+from fcn_jax.training import step as step_lib
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -22,10 +25,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name in (*steps, "accumulation_steps"):
         if config[name] < 1:
             raise UserError(f"{name}={config[name]} must be at least 1.")
-    sharding.check_batch_size(
-        "batch_size", config.batch_size, config.accumulation_steps
-    )
-    sharding.check_batch_size("eval_batch_size", config.eval_batch_size)
+    if config.eval_batch_size < 1:
+        raise UserError(f"eval_batch_size={config.eval_batch_size} must be at least 1.")
     if config.loss.reduction not in losses.REDUCTIONS:
         raise UserError(
             f"loss.reduction={config.loss.reduction!r} is not known; use one of "
@@ -36,8 +37,27 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"loss.label_smoothing={config.loss.label_smoothing} must be at least 0 "
             "and less than 1."
         )
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed} must be 0 or more.")
     make_augment(config, (1, 1))
     make_model(config, 2)
+
+
+def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh:
+    """The config's mesh, on which its batches and crops can be split evenly.
+
+    Raises:
+        UserError: where they cannot be, or where the devices do not make the mesh.
+    """
+    mesh = sharding.make_mesh(**config.mesh)
+    sharding.check_batch_size(mesh, config.batch_size, config.accumulation_steps)
+    crop = tuple(config.augment.crop)
+    if crop and sharding.canvas(mesh, crop) != crop:
+        raise UserError(
+            f"augment.crop={crop}: mesh.spatial={mesh.shape['spatial']} devices cannot "
+            f"share {crop[0]} rows evenly; use {sharding.canvas(mesh, crop)[0]}."
+        )
+    return mesh
 
 
 def make_model(
@@ -96,21 +116,27 @@ def inherit(saved: dict[str, Any] | None, weights: Weights | None) -> Inherited:
 
 
 def make_augment(
-    config: ml_collections.ConfigDict, max_size: tuple[int, int]
+    config: ml_collections.ConfigDict,
+    max_size: tuple[int, int],
+    mesh: jax.sharding.Mesh | None = None,
 ) -> transforms.Augment:
     """How the config changes training images.
 
     Args:
         config: where ``augment.crop`` is empty, images are not cropped.
         max_size: the largest height and width of the training images.
+        mesh: where whole images go, whose rows it has to share evenly.
 
     Raises:
         UserError: sizes and scales that give no image.
     """
     augment, image_scale = config.augment, config.data.image_scale
     largest = max(augment.scale, default=1) * image_scale
+    whole = transforms.scaled_size(max_size, largest)
+    if mesh is not None:
+        whole = sharding.canvas(mesh, whole)
     return transforms.Augment(
-        crop=tuple(augment.crop) or transforms.scaled_size(max_size, largest),
+        crop=tuple(augment.crop) or whole,
         scale=tuple(augment.scale),
         image_scale=image_scale,
         flip=augment.flip,
@@ -140,6 +166,67 @@ def make_optimizer(
         table=o.multipliers,
     )
     return schedule, tx
+
+
+class Training(NamedTuple):
+    """The compiled parts of a run.
+
+    Attributes:
+        create: makes the state of step 0 from a key, where it belongs.
+        step: see ``step.make_train_step``.
+        schedule: the learning rate of each step.
+        shapes: of the state.
+        shardings: of the state.
+        trainable: tree of bools, like the parameters.
+    """
+
+    create: Callable
+    step: Callable
+    schedule: optax.Schedule
+    shapes: state_lib.TrainState
+    shardings: state_lib.TrainState
+    trainable: Any
+
+
+def make_training(
+    config: ml_collections.ConfigDict,
+    model: fcn.FCN,
+    split: datasets.Split,
+    mesh: jax.sharding.Mesh,
+) -> Training:
+    """The config's state and step on a mesh; compiles nothing yet.
+
+    Args:
+        config: see ``configs/default.py``.
+        model: the network.
+        split: that is trained on; class weights may come from it.
+        mesh: the devices.
+
+    Raises:
+        UserError: a pattern or a table that fits no parameter, or wrong weights.
+    """
+    key = jax.random.key(0)
+    params = jax.eval_shape(lambda k: state_lib.init_variables(model, k), key)["params"]
+    trainable = optim.trainable_mask(params, config.trainable)
+    schedule, tx = make_optimizer(config, trainable)
+    create = functools.partial(state_lib.create, model, tx)
+    shapes = jax.eval_shape(create, key)
+    shardings = sharding.of_state(mesh, shapes)
+    step = step_lib.make_train_step(
+        model,
+        tx,
+        trainable=trainable,
+        class_weights=losses.resolve_class_weights(
+            config.loss.class_weights, split, model.num_classes
+        ),
+        label_smoothing=config.loss.label_smoothing,
+        reduction=config.loss.reduction,
+        accumulation_steps=config.accumulation_steps,
+        mesh=mesh,
+        state_shardings=shardings,
+    )
+    create = jax.jit(create, out_shardings=shardings)
+    return Training(create, step, schedule, shapes, shardings, trainable)
 
 
 def count(params: Any, chosen: Any = None) -> int:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fcn_jax import sharding
 from fcn_jax.training import losses, optim
 from fcn_jax.training import state as state_lib
 
@@ -21,7 +22,8 @@ def make_train_step(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     accumulation_steps: int = 1,
-    out_shardings: Any = None,
+    mesh: jax.sharding.Mesh | None = None,
+    state_shardings: Any = None,
 ) -> Callable:
     """Builds ``step(state, batch, key) -> (state, scalars)``, jitted.
 
@@ -38,7 +40,10 @@ def make_train_step(
             over the images (Caffe's ``normalize: false``).
         accumulation_steps: micro-batches that a batch is worked through in. The
             gradient is that of the whole batch: sums over all pixels, divided once.
-        out_shardings: of the state and the scalars, e.g. ``sharding.replicated(mesh)``.
+        mesh: the devices; None: one.
+        state_shardings: tree of the state's shardings, with a mesh. Parameters that
+            are split are gathered at the start of the step, and the gradient is split
+            like them before the optimizer takes it.
 
     Returns:
         A function that donates ``state``. ``batch``: image uint8 [B,H,W,3], size int32
@@ -75,15 +80,20 @@ def make_train_step(
         )
         return loss, (weight, updated.get("batch_stats", {}))
 
-    gradient = jax.value_and_grad(summed_loss, has_aux=True)
+    def gradient(params, *args):
+        value, grads = jax.value_and_grad(summed_loss, has_aux=True)(params, *args)
+        if mesh is not None:
+            # What is split like the parameters need not be summed up everywhere.
+            grads = jax.lax.with_sharding_constraint(grads, state_shardings.params)
+        return value, grads
 
-    def accumulated(state, batch, key):
+    def accumulated(params, batch_stats, batch, key):
         """Sums of loss, weight and gradient over the micro-batches, one at a time."""
 
         def add(carry, micro):
             sums, batch_stats, i = carry
             (loss, (weight, batch_stats)), grads = gradient(
-                state.params, batch_stats, micro, jax.random.fold_in(key, i)
+                params, batch_stats, micro, jax.random.fold_in(key, i)
             )
             sums = jax.tree.map(jnp.add, sums, (loss, weight, grads))
             return (sums, batch_stats, i + 1), None
@@ -93,21 +103,24 @@ def make_train_step(
             lambda x: x.reshape(-1, accumulation_steps, *x.shape[1:]).swapaxes(0, 1),
             batch,
         )
-        zeros = (0.0, 0.0, jax.tree.map(jnp.zeros_like, state.params))
-        (sums, batch_stats, _), _ = jax.lax.scan(
-            add, (zeros, state.batch_stats, 0), micro
-        )
+        zeros = (0.0, 0.0, jax.tree.map(jnp.zeros_like, params))
+        (sums, batch_stats, _), _ = jax.lax.scan(add, (zeros, batch_stats, 0), micro)
         return *sums, batch_stats
+
+    out_shardings = mesh and (state_shardings, sharding.replicated(mesh))
 
     @jax.jit(donate_argnames="state", out_shardings=out_shardings)
     def step(state: state_lib.TrainState, batch: dict, key: jax.Array):
         key = jax.random.fold_in(key, state.step)
+        params = state.params if mesh is None else sharding.whole(state.params, mesh)
         if accumulation_steps == 1:
             (loss, (weight, batch_stats)), grads = gradient(
-                state.params, state.batch_stats, batch, key
+                params, state.batch_stats, batch, key
             )
         else:
-            loss, weight, grads, batch_stats = accumulated(state, batch, key)
+            loss, weight, grads, batch_stats = accumulated(
+                params, state.batch_stats, batch, key
+            )
         scalars = {"loss": loss / jnp.maximum(weight, 1e-6)}  # All void: loss 0.
         if reduction == "sum":
             divisor = batch["label"].shape[0]
