@@ -111,6 +111,23 @@ backend_config={"known_trip_count":{"n":"5"}}
     assert (gather.kind, gather.times) == ("all-gather", 1)
 
 
+def test_one_collective_in_many_fusions_is_one():
+    """A TPU's: pieces of it, in fusions that compute something else, too."""
+    fusion = """
+%fusion.{} (p: bf16[1]) -> bf16[8] {{
+  %r = bf16[8]{{0}} all-gather(%p), channel_id=7, replica_groups={{}}
+}}
+"""
+    calls = "%f = bf16[8] fusion(%p), kind=kCustom, calls=%fusion.{}"
+    (found,) = benchmark.collectives(
+        program(
+            "\n  ".join(map(calls.format, "12")),
+            ADD + "".join(map(fusion.format, "12")),
+        )
+    )
+    assert (found.times, found.bytes, found.link_bytes) == (1, 16, 14)
+
+
 COMPILED = """
 import json, pathlib, sys
 import jax, jax.numpy as jnp, numpy as np
