@@ -18,7 +18,7 @@ from fcn_jax.errors import UserError
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 _LONG_MS = 7 * 24 * 3600 * 1000  # A process that died is noticed long before.
-_SHARED_SECONDS = 20  # Network file systems show new files with a delay.
+_SHARED_SECONDS = 5  # Some network file systems show new files with a delay.
 
 T = TypeVar("T")
 

@@ -19,11 +19,7 @@ _PATH = re.compile(
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Buckets by name, each a dict of (generation, content) by the objects' names.
-
-    Use it as a context manager. All requests are answered by the status `refusal`, if
-    that is not 0.
-    """
+    """Buckets of (generation, content) by name; answers with `refusal` if not 0."""
 
     daemon_threads = True
 
@@ -33,7 +29,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.refusal, self.uploads = 0, {}
         self.lock, self.numbers = threading.Lock(), itertools.count(1)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        # Makes gcsfs, TensorStore and Google's own library come here, unknown.
+        # Makes gcsfs, TensorStore and Google's own library come here.
         self.environment = {
             "STORAGE_EMULATOR_HOST": self.url,
             "TENSORSTORE_GCS_HTTP_URL": self.url,
@@ -150,6 +146,5 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def resource(name, objects):
-    """What is told of an object."""
     generation, content = objects[name]
     return {"name": name, "generation": str(generation), "size": str(len(content))}

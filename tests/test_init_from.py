@@ -13,7 +13,7 @@ from flax import traverse_util
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn, upsampling
 from fcn_jax.models.weights import Weights
-from fcn_jax.training import checkpoints, init_from, loop, optim, setup
+from fcn_jax.training import checkpoints, init_from, loop, optim, resume, setup
 from fcn_jax.training import state as state_lib
 
 TINY = {"depth": 11, "width": 0.03125, "score_init": "lecun_normal"}
@@ -292,7 +292,7 @@ def test_mean_and_std_of_the_weights_go_with_the_run(folder, whole, monkeypatch)
     workdir = folder / "preprocessing"
     config = tiny_config(folder, init_from="there", num_steps=3)
     loop.train_and_evaluate(config, workdir)
-    saved = checkpoints.latest_metadata(workdir)
+    _, saved = resume.find(workdir, "latest")
     assert (saved["mean"], saved["std"]) == ([9.0, 8.0, 7.0], [2.0] * 3)
     # Resumed without the weights, which may be gone.
     monkeypatch.setattr(init_from, "read", None)
@@ -321,5 +321,5 @@ def test_a_damaged_file_leaves_no_workdir(folder, tmp_path):
     path.write_bytes(whole)
     state = loop.train_and_evaluate(config, tmp_path / "run")
     assert int(state.step) == 3
-    saved = checkpoints.latest_metadata(tmp_path / "run")
+    _, saved = resume.find(tmp_path / "run", "latest")
     assert saved["mean"] == pytest.approx([123.675, 116.28, 103.53])

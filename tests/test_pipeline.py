@@ -100,7 +100,7 @@ def test_draws_with_replacement_are_independent_and_fair():
     # Each record is drawn 40 times, give or take four standard deviations.
     times = np.bincount(epochs.ravel(), minlength=13)
     assert np.abs(times - 40).max() < 4 * (count / 13 * 12 / 13) ** 0.5
-    for options in ({"process_count": 13}, {"start_step": 2}, {"num_threads": 1}):
+    for options in ({"places": [0]}, {"start_step": 2}, {"num_threads": 1}):
         again = take(3, source, batch_size=13, with_replacement=True, **options)
         start = options.get("start_step", 0)
         for a, b in zip(batches[start:], again, strict=False):
@@ -121,11 +121,21 @@ def test_a_batch_does_not_depend_on_those_before(start):
     assert_same(whole[start:], take(2, start_step=start))
 
 
+def test_a_process_may_have_any_places_of_a_batch():
+    for whole, own in zip(take(3), take(3, places=(0, 3, 2)), strict=True):
+        for key in whole:
+            np.testing.assert_array_equal(own[key], whole[key][[0, 3, 2]])
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_the_same_batches(count):
     whole = take(3, start_step=2)
     shares = [
-        take(3, start_step=2, process_index=i, process_count=count)
+        take(
+            3,
+            start_step=2,
+            places=np.split(np.arange(len(whole[0]["record"])), count)[i],
+        )
         for i in range(count)
     ]
     for step, batch in enumerate(whole):
@@ -194,8 +204,7 @@ def test_evaluation_sees_every_labelled_pixel_once(length, batch_size):
                     batch_size=batch_size,
                     canvas=(12, 12),
                     label_canvas=(16, 12),
-                    process_index=index,
-                    process_count=count,
+                    places=np.split(np.arange(batch_size), count)[index],
                 )
             )
             assert len(batches) == pipeline.num_batches(length, batch_size)
@@ -224,7 +233,6 @@ def test_evaluation_keeps_the_order():
     ("source", "options", "words"),
     [
         (Numbers(0), {}, "no images"),
-        (Numbers(3), {"batch_size": 6, "process_count": 4}, "6.*multiple.*4"),
         (Numbers(3), {"batch_size": 0}, "batch size is 0"),
     ],
 )

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -45,15 +44,15 @@ class Store(memory.MemoryFileSystem):
     def mv(self, *args, **kwargs):
         raise NotImplementedError
 
-    def put_file(self, lpath, rpath, **kwargs):
-        if Store.error and rpath.endswith(".json"):
+    def put_file(self, source, target, **kwargs):
+        if Store.error and source.endswith(".json"):
             raise Store.error
-        return super().put_file(lpath, rpath, **kwargs)
+        return super().put_file(source, target, **kwargs)
 
-    def get_file(self, rpath, lpath, **kwargs):
-        if Store.error and rpath.endswith(".json"):
+    def get_file(self, source, target, **kwargs):
+        if Store.error and source.endswith(".json"):
             raise Store.error
-        return super().get_file(rpath, lpath, **kwargs)
+        return super().get_file(source, target, **kwargs)
 
 
 @pytest.fixture
@@ -80,15 +79,8 @@ def fetch(contents, folder):
 
 def run_of(store, folder):
     """The run gs://bucket/run, on the local disk."""
-    prefix = "/bucket/run/"
-    return fetch(
-        (
-            (name.removeprefix(prefix), file.getvalue())
-            for name, file in store.items()
-            if name.startswith(prefix)
-        ),
-        folder,
-    )
+    contents = ((name[1:], file.getvalue()) for name, file in store.items())
+    return fetch(contents, folder) / "bucket/run"
 
 
 def test_a_log_in_a_store_is_that_on_a_disk(store, tmp_path):
@@ -133,10 +125,6 @@ def test_what_was_flushed_to_a_store_outlives_a_kill(store, tmp_path, monkeypatc
     assert len(store) == count
 
 
-def names(store):
-    return [pathlib.PurePosixPath(name).name for name in store]
-
-
 def test_a_prepared_set_is_built_once_and_fetched_elsewhere(
     store, voc, tmp_path, monkeypatch, capfd
 ):
@@ -144,8 +132,8 @@ def test_a_prepared_set_is_built_once_and_fetched_elsewhere(
     assert prepared.find(config.name, DATA, cache=tmp_path / "a") is None
     first = prepared.prepare(config, DATA, cache=tmp_path / "a")
     assert first.is_relative_to(tmp_path / "a/gs/bucket/data")
-    assert sorted(names(store)) == sorted(p.name for p in first.iterdir())
-    assert names(store)[-1] == "dataset_info.json"
+    assert {name.rsplit("/")[-1] for name in store} == set(os.listdir(first))
+    assert list(store)[-1].endswith("/dataset_info.json")
     assert "Uploading" in capfd.readouterr().err
 
     monkeypatch.setattr(prepared, "_build", None)
@@ -170,7 +158,7 @@ def test_an_upload_that_was_cut_off_is_no_set_and_is_done_again(
     monkeypatch.setattr(Store, "error", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         prepared.prepare(config, DATA, cache=tmp_path / "a")
-    assert any("array_record" in name for name in names(store))
+    assert any("array_record" in name for name in store)
     monkeypatch.setattr(Store, "error", None)
     assert prepared.find(config.name, DATA, cache=tmp_path / "b") is None
     # It was built, so only the upload is made up for.
@@ -190,14 +178,11 @@ def test_a_fetch_that_was_cut_off_leaves_nothing(store, voc, tmp_path, monkeypat
         assert not [p for p in tmp_path.glob("b/**/*.*") if p.suffix != ".lock"]
     monkeypatch.setattr(Store, "error", None)
     # What a kill leaves is removed, too.
-    (wreck,) = (p.with_suffix("") / "incomplete.fetched_1.0.0" for p in locks(tmp_path))
+    (lock,) = tmp_path.glob("b/**/*.lock")
+    wreck = lock.with_suffix("") / "incomplete.fetched_1.0.0"
     wreck.mkdir()
     path = prepared.prepare(config, DATA, cache=tmp_path / "b")
     assert len(prepared.Source(path, "val")) == 2 and not wreck.exists()
-
-
-def locks(folder):
-    return folder.glob("b/**/*.lock")
 
 
 @pytest.mark.parametrize(
@@ -264,15 +249,9 @@ def command(*args, **env):
 
 @pytest.mark.slow
 def test_a_run_in_a_bucket_is_that_on_a_disk(server, folder, whole, tmp_path):
-    settings = tiny_settings(folder) | {
-        "data.dir": DATA,
-        "compilation_cache": str(folder / "cache"),
-    }
-    train = (
-        "run_train.py",
-        f"--config={ROOT / 'configs/default.py'}",
-        *flags(settings),
-    )
+    cache = {"compilation_cache": str(folder / "cache")}
+    settings = tiny_settings(folder) | {"data.dir": DATA} | cache
+    train = ("run_train.py", "--config=configs/default.py", *flags(settings))
     objects = server.buckets["bucket"]
 
     def start(script, *args):
@@ -318,7 +297,4 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(server, folder, whole, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, variables, whole[1].variables)
     scores = json.loads((there / "run/eval_val_6.json").read_text())
     assert scores["mean_iou"] == read_lines(whole[0])[-1]["val/mean_iou"]
-    assert sorted(p.name for p in (there / "run/overlays").iterdir()) == [
-        "d.png",
-        "e.png",
-    ]
+    assert {p.name for p in (there / "run/overlays").iterdir()} == {"d.png", "e.png"}

@@ -66,9 +66,9 @@ def train_batches(
         stops the workers; so does the end of the program.
 
     Raises:
-        UserError: If there are no records.
+        UserError: If there are no records, or batches would have none.
     """
-    _check(source)
+    _check(source, batch_size)
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
     read = _ReadShuffled(source, augment, seed, with_replacement)
@@ -117,9 +117,9 @@ def eval_batches(
         `transforms.evaluation_example`. Its `close()` stops the workers.
 
     Raises:
-        UserError: If there are no records.
+        UserError: If there are no records, or batches would have none.
     """
-    _check(source)
+    _check(source, batch_size)
     read = _ReadInOrder(
         source,
         functools.partial(
@@ -146,9 +146,11 @@ def num_batches(num_examples: int, batch_size: int) -> int:
     return math.ceil(num_examples / batch_size)
 
 
-def _check(source: Sequence) -> None:
+def _check(source: Sequence, batch_size: int) -> None:
     if not len(source):
         raise UserError("The data set's split has no images; choose another split.")
+    if batch_size < 1:
+        raise UserError(f"The batch size is {batch_size}; it must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)

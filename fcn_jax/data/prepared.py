@@ -24,7 +24,6 @@ from fcn_jax.data import builder
 from fcn_jax.errors import UserError
 
 CACHE = "~/.cache/fcn_jax/prepared"
-
 _MARKER = "dataset_info.json"  # A set is uploaded with this last, so is whole with it.
 
 
@@ -119,80 +118,53 @@ class _Store:
             )
 
     def fetch(self) -> bool:
-        """Copies the set to this machine, whole or not at all; False if there is none.
-
-        Raises:
-            UserError: If the store cannot be read.
-        """
+        """Copies the set to this machine, whole or not at all; False: there is none."""
         if not self._is_whole():
             return False
         part = self._folder.with_name(f"incomplete.fetched_{self._folder.name}")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        part.mkdir(parents=True, exist_ok=True)
         try:
             with self._explained():
-                found = self._files.find(self._path, detail=True)
-            self._copy(
-                "Fetching",
-                self._files.get_file,
-                [
-                    (path, str(part / pathlib.PurePosixPath(path).name), about["size"])
-                    for path, about in found.items()
-                ],
-            )
+                found = self._files.ls(self._path, detail=True)
+            names = [(f["name"], f["name"].rsplit("/", 1)[1], f["size"]) for f in found]
+            jobs = [(path, str(part / name), size) for path, name, size in names]
+            self._copy("Fetching", self._files.get_file, jobs)
             part.rename(self._folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return True
 
     def upload(self) -> None:
-        """Copies the set to the store, unless it is there; what marks it whole, last.
-
-        Raises:
-            UserError: If the store cannot be written.
-        """
+        """Copies the set to the store, unless it is there; the marker last."""
         if not self._is_whole():
             files = sorted(self._folder.iterdir(), key=lambda f: f.name == _MARKER)
-            self._copy(
-                "Uploading",
-                self._files.put_file,
-                [(str(f), f"{self._path}/{f.name}", f.stat().st_size) for f in files],
-            )
+            jobs = [(str(f), f"{self._path}/{f.name}", f.stat().st_size) for f in files]
+            self._copy("Uploading", self._files.put_file, jobs)
 
     def require_writable(self) -> None:
         """Raises UserError if the store cannot be written: a build may take long."""
         with self._explained():
             self._files.pipe_file(f"{self._path}/.probe", b"")
-            self._files.rm_file(f"{self._path}/.probe")
+            with contextlib.suppress(FileNotFoundError):  # Another machine did.
+                self._files.rm_file(f"{self._path}/.probe")
 
     def _is_whole(self) -> bool:
         with self._explained():
             return self._files.exists(f"{self._path}/{_MARKER}")
 
-    def _copy(
-        self, title: str, copier: Callable, jobs: Sequence[tuple[str, str, int]]
-    ) -> None:
+    def _copy(self, title: str, copier: Callable, jobs: Sequence[tuple]) -> None:
         """Copies files, each given by its source, target and size in bytes."""
+        total = sum(size for *_, size in jobs)
         with (
             self._explained(),
-            tqdm.tqdm(
-                desc=title,
-                total=sum(size for _, _, size in jobs),
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-            ) as bar,
+            tqdm.tqdm(desc=title, total=total, unit="B", unit_scale=True) as bar,
         ):
             for source, target, _ in jobs:
                 copier(source, target, callback=_Progress(bar))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Makes a UserError of the store's errors, of which each library has its own.
-
-        Raises:
-            UserError: For all but errors of the local disk.
-        """
+        """Makes a UserError of a store's errors, of which each library has its own."""
         gcsfs = std_logging.getLogger("gcsfs")
         disabled, gcsfs.disabled = gcsfs.disabled, True  # It would print stack traces.
         try:
@@ -206,20 +178,15 @@ class _Store:
 
     def _explain(self, error: Exception) -> str:
         if isinstance(error, ImportError):
-            return (
-                f"{self._url} cannot be used without gcsfs, which is not installed: "
-                "python -m pip install 'fcn_jax[gcs]'."
-            )
-        if isinstance(error, FileNotFoundError):
-            return (
-                f"{self._url}: there is no such bucket, or none that you may see; check "
-                "its name and your access."
-            )
-        return (
-            f"{self._url} cannot be read or written ("
-            f"{' '.join(str(error).split()) or type(error).__name__}); authenticate "
-            "(gcloud auth application-default login) as one who may use the bucket."
-        )
+            reason = str(error)  # Tells what is to be installed.
+            remedy = "for gs:// that is: python -m pip install 'fcn_jax[gcs]'"
+        elif isinstance(error, FileNotFoundError):
+            reason = "there is no such bucket, or none that you may see"
+            remedy = "check its name and your access"
+        else:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            remedy = "authenticate (gcloud auth application-default login) as who may"
+        return f"{self._url} cannot be read or written ({reason}); {remedy}."
 
 
 class _Progress(fsspec.Callback):

@@ -6,10 +6,7 @@ metadata hold the config, the class names and the palette.
 """
 
 import contextlib
-import gc
-import io
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +18,11 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from fcn_jax.errors import UserError
+from fcn_jax.training import damage
 from fcn_jax.training import state as state_lib
 
 FOLDER = "checkpoints"
 CONFIG_FILE = "config.json"
-
-_FULL_DISK = ("No space left on device", "Disk quota exceeded", "File too large")
 
 _keep = ocp.training.preservation_policies
 
@@ -40,8 +36,16 @@ def open_folder(
     Only a writer removes what a kill left of a save: to a reader it may be the save
     that a training run is at.
     """
-    with ocp.training.Checkpointer(
-        epath.Path(workdir).resolve() / FOLDER,
+    folder = epath.Path(workdir).resolve() / FOLDER
+    with damage.naming_bad_scores(folder):
+        checkpointer = _open(folder, write)
+    with checkpointer:
+        yield checkpointer
+
+
+def _open(folder: epath.Path, write: bool) -> ocp.training.Checkpointer:
+    return ocp.training.Checkpointer(
+        folder,
         # Whether to save is decided by the training loop.
         save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
         preservation_policy=_keep.AnyPreservationPolicy(
@@ -55,8 +59,7 @@ def open_folder(
             ]
         ),
         cleanup_tmp_directories=write,
-    ) as checkpointer:
-        yield checkpointer
+    )
 
 
 def metadata(
@@ -90,22 +93,28 @@ def save(
     Raises:
         UserError: a full disk, now or at the save before.
     """
-    with _naming_full_disk(checkpointer):
+    parts = _parts(state)
+    checksums = {name: int(state_lib.checksum(part)) for name, part in parts.items()}
+    with damage.naming_full_disk(checkpointer.directory):
         checkpointer.save_checkpointables_async(
             int(state.step),
-            {
-                "model": state.variables,
-                "training": {"step": state.step, "opt_state": state.opt_state},
-            },
+            parts,
             metrics=None if mean_iou is None else {"mean_iou": mean_iou},
-            custom_metadata=metadata,
+            custom_metadata=metadata | {"checksums": checksums},
             force=True,
         )
 
 
+def _parts(state: state_lib.TrainState) -> dict[str, Any]:
+    return {
+        "model": state.variables,
+        "training": {"step": state.step, "opt_state": state.opt_state},
+    }
+
+
 def wait(checkpointer: ocp.training.Checkpointer) -> None:
     """Waits for a save that was started; raises UserError as ``save``."""
-    with _naming_full_disk(checkpointer):
+    with damage.naming_full_disk(checkpointer.directory):
         checkpointer.wait()
 
 
@@ -117,20 +126,13 @@ def restore(
     Raises:
         UserError: the checkpoint is damaged.
     """
-    with _naming_damage(checkpointer, step):
-        loaded = checkpointer.load_checkpointables(
-            step,
-            {
-                "model": like.variables,
-                "training": {"step": like.step, "opt_state": like.opt_state},
-            },
-        )
+    loaded = _load(checkpointer, step, _parts(like))
     return like.replace(**loaded["model"], **loaded["training"])
 
 
 def read_metadata(checkpointer: ocp.training.Checkpointer, step: int) -> dict[str, Any]:
     """The metadata that a checkpoint was saved with."""
-    with _naming_damage(checkpointer, step):
+    with damage.naming(checkpointer, step):
         return _complete(checkpointer.checkpointables_metadata(step).custom_metadata)
 
 
@@ -166,40 +168,25 @@ def restore_variables(
     Raises:
         UserError: the checkpoint is damaged.
     """
-    with _naming_damage(checkpointer, step):
-        return checkpointer.load_checkpointables(step, {"model": like})["model"]
+    return _load(checkpointer, step, {"model": like})["model"]
 
 
-@contextlib.contextmanager
-def _naming_damage(checkpointer: ocp.training.Checkpointer, step: int):
-    """Turns what reading a damaged checkpoint raises into a sentence that names it."""
-    try:
-        with _quiet():
-            yield
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        others = [c.step for c in checkpointer.checkpoints if c.step != step]
-        names = " or ".join(f"--step={other}" for other in others)
-        raise UserError(
-            f"The checkpoint {checkpointer.directory / str(step)} is damaged "
-            f"({type(error).__name__}); "
-            + (f"use {names} instead." if others else "there is no other one.")
-        ) from error
+def _load(
+    checkpointer: ocp.training.Checkpointer, step: int, like: dict[str, Any]
+) -> dict[str, Any]:
+    """Loads parts of a checkpoint, and sees that no bit has changed since."""
+    with damage.naming(checkpointer, step):
+        loaded = checkpointer.load_checkpointables(step, like)
+        metadata = checkpointer.checkpointables_metadata(step).custom_metadata
+        return _checked(loaded, metadata)
 
 
-@contextlib.contextmanager
-def _naming_full_disk(checkpointer: ocp.training.Checkpointer):
-    """Turns what a save on a full disk raises into a sentence."""
-    try:
-        yield
-    except Exception as error:
-        full = [m for m in _FULL_DISK if m in f"{error!s} {error.__cause__!s}"]
-        if not full:
-            raise
-        raise UserError(
-            f"The checkpoint could not be written to {checkpointer.directory} "
-            f"({full[0]}); the ones before it are kept: make room, and start the same "
-            "command again."
-        ) from error
+def _checked(loaded: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a checkpoint, if their checksums are those that were saved."""
+    for name, checksum in metadata.get("checksums", {}).items():
+        if name in loaded and int(state_lib.checksum(loaded[name])) != checksum:
+            raise ValueError(f"The checksum of {name} is not {checksum}.")
+    return loaded
 
 
 def read_folder(path: epath.PathLike) -> tuple[dict, dict[str, Any]]:
@@ -213,7 +200,7 @@ def read_folder(path: epath.PathLike) -> tuple[dict, dict[str, Any]]:
     """
     path = epath.Path(path).resolve()
     try:
-        with _quiet():
+        with damage.quiet():
             return _read_folder(path)
     except (KeyError, TypeError, ValueError, OSError) as e:
         raise UserError(
@@ -233,19 +220,8 @@ def _read_folder(path: epath.Path) -> tuple[dict, dict[str, Any]]:
         found.metadata["model"],
         is_leaf=lambda leaf: hasattr(leaf, "shape"),
     )
-    return ocp.load_checkpointables(path, {"model": like})["model"], metadata
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what Orbax and its threads print of damage, many lines beside the error."""
-    logging.disable()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-            gc.collect()  # Tasks tell of their errors when they go.
-    finally:
-        logging.disable(logging.NOTSET)
+    loaded = ocp.load_checkpointables(path, {"model": like})
+    return _checked(loaded, metadata)["model"], metadata
 
 
 def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:

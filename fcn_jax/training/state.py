@@ -52,3 +52,13 @@ def create(
 def all_finite(tree: Any) -> jax.Array:
     """Whether no number of a tree is infinite or NaN."""
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
+
+
+@jax.jit
+def checksum(tree: Any) -> jax.Array:
+    """The sum of all bits, as uint32: the same wherever the arrays' parts lie."""
+    total = jnp.uint32(0)
+    for i, x in enumerate(jax.tree.leaves(tree), start=1):
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+        total += i * jnp.sum(bits, dtype=jnp.uint32)  # Wraps around, in any order.
+    return total
