@@ -8,7 +8,7 @@ split along ``fsdp`` and otherwise on every device.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,8 +27,9 @@ MIN_SPLIT = 2**14
 def make_mesh(data: int = -1, fsdp: int = 1, spatial: int = 1) -> jax.sharding.Mesh:
     """All devices of all processes, arranged along ``AXES``.
 
-    Where there are several slices of a TPU, connected by the data-center network, they
-    lie along ``data``, whose messages are the fewest.
+    Where the devices come in slices (of TPUs, or machines with GPUs) that a slower
+    network connects, these lie along ``data``, whose messages are the fewest, or
+    if it is too short, along the next axes.
 
     Args:
         data: devices along the axis; -1, for one of the three: all that remain.
@@ -42,18 +43,27 @@ def make_mesh(data: int = -1, fsdp: int = 1, spatial: int = 1) -> jax.sharding.M
     sizes = _complete((data, fsdp, spatial), len(devices))
     # `Auto`: the compiler partitions, as Linen's modules expect.
     types = (AxisType.Auto,) * len(AXES)
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices == 1:
+    if len({getattr(device, "slice_index", 0) for device in devices}) == 1:
         return jax.make_mesh(sizes, AXES, axis_types=types)
-    if sizes[0] % slices:
+    return jax.sharding.Mesh(_arrange(sizes, devices), AXES, axis_types=types)
+
+
+def _arrange(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices of several slices, as an array of these sizes."""
+    slices = remaining = len({device.slice_index for device in devices})
+    between = []
+    for size in sizes:
+        between.append(math.gcd(size, remaining))
+        remaining //= between[-1]
+    if remaining != 1:
         raise UserError(
-            f"mesh.data is {sizes[0]}, but there are {slices} slices; it must be a "
-            "multiple of their number."
+            f"A mesh of {' x '.join(map(str, sizes))} does not come apart into the "
+            f"{slices} slices of devices; make mesh.data a multiple of their number."
         )
-    arranged = mesh_utils.create_hybrid_device_mesh(
-        (sizes[0] // slices, *sizes[1:]), (slices, 1, 1), devices
+    within = tuple(n // m for n, m in zip(sizes, between, strict=True))
+    return mesh_utils.create_hybrid_device_mesh(
+        within, between, devices, allow_split_physical_axes=True
     )
-    return jax.sharding.Mesh(arranged, AXES, axis_types=types)
 
 
 def _complete(sizes: tuple[int, ...], devices: int) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """All meshes give the same results; what they split is split."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -112,3 +113,33 @@ def test_parameters_are_split_by_their_largest_divisible_axis():
         "bias": jax.P(),
         "step": jax.P(),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """As much of a device as arranging them looks at."""
+
+    id: int
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+    process_index: int = 0
+
+
+@pytest.mark.parametrize(
+    "sizes, slices, along",
+    [((4, 2, 1), 2, 0), ((8, 1, 1), 4, 0), ((1, 8, 1), 2, 1), ((1, 1, 8), 2, 2)],
+)
+def test_slices_lie_along_the_first_axis_that_they_can(sizes, slices, along):
+    devices = [Device(i, i * slices // 8) for i in range(8)]
+    arranged = sharding._arrange(sizes, devices)
+    assert arranged.shape == sizes
+    found = np.vectorize(lambda d: d.slice_index)(arranged)
+    for i, part in enumerate(np.split(found, slices, axis=along)):
+        assert (part == i).all()
+
+
+def test_slices_that_a_mesh_would_cut_are_refused():
+    devices = [Device(i, i // 4) for i in range(12)]
+    with pytest.raises(UserError, match="2 x 2 x 2 does not .* 3 slices"):
+        sharding._arrange((2, 2, 2), devices)
