@@ -15,7 +15,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from fcn_jax import agreement, processes, sharding
+from fcn_jax import agreement, processes, remote, sharding
 from fcn_jax.errors import Preempted, UserError
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -101,8 +101,9 @@ def enable_compilation_cache(folder: str) -> None:
     JAX looks at the setting when it compiles for the first time, and never again.
     """
     if folder:
-        path = pathlib.Path(folder).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(path))
+        if not remote.is_url(folder):
+            folder = str(pathlib.Path(folder).expanduser())
+        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def _without_traceback(main: Callable[[], None]) -> None:

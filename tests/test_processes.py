@@ -74,7 +74,8 @@ def test_two_processes_train_and_score_as_one_bit_for_bit(folder, whole):
     assert "step" not in other and "mean IoU" not in other  # Process 0 logs, alone.
     assert_same_outcome(outcome(workdir), whole)
 
-    scored = run_pod("run_eval.py", f"--workdir={workdir}")
+    # With the rows of every image spread over both processes.
+    scored = run_pod("run_eval.py", f"--workdir={workdir}", "--mesh=1,1,-1")
     assert [code for code, _ in scored] == [0, 0], scored
     scores = json.loads((workdir / f"eval_val_{STEPS}.json").read_text())
     logged = next(line for line in whole[0] if "val/mean_iou" in line)

@@ -179,7 +179,7 @@ def _load_voc(
         downloaded &= not (part == "trainaug" and sbd_source)
         path = prepared.find(part, data_dir) if downloaded else None
         if path is None:
-            config = voc.scan(part, source, sbd_source, data_dir)
+            config = voc.scan(part, source, sbd_source, prepared.local(data_dir))
             if downloaded:
                 config.name = part
             path = prepared.prepare(config, data_dir)

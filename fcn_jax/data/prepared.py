@@ -5,11 +5,9 @@ store (``gs://``) is built or fetched into a cache on this machine, and opened t
 """
 
 import contextlib
-import errno
 import fcntl
 import functools
 import io
-import logging as std_logging
 import pathlib
 import shutil
 import tempfile
@@ -20,6 +18,7 @@ import tensorflow_datasets as tfds
 import tqdm
 from absl import logging
 
+from fcn_jax import remote
 from fcn_jax.data import builder
 from fcn_jax.errors import UserError
 
@@ -47,14 +46,15 @@ def prepare(
         UserError: If a file is bad, or a place cannot be used, as its sentence says.
     """
     folder = _folder(config.name, local(data_dir, cache))
-    store = _Store(data_dir, folder) if _is_url(data_dir) else None
+    store = _Store(data_dir, folder) if remote.is_url(data_dir) else None
     if store or not folder.exists():
         with _lock(folder.parent):
             if not folder.exists():
                 _remove_wrecks(folder.parents[1])
                 if not (store and store.fetch()):
                     if store:
-                        store.require_writable()
+                        # A build may take long.
+                        remote.require_usable(data_dir, write=True)
                     _build(config, folder)
             if store:
                 store.upload()  # Also what a run that was killed had built.
@@ -70,7 +70,7 @@ def find(
         UserError: If a place cannot be used, as its sentence says.
     """
     folder = _folder(name, local(data_dir, cache))
-    if _is_url(data_dir) and not folder.exists():
+    if remote.is_url(data_dir) and not folder.exists():
         with _lock(folder.parent):
             if not folder.exists():
                 _Store(data_dir, folder).fetch()
@@ -81,13 +81,9 @@ def local(
     data_dir: str | pathlib.Path, cache: str | pathlib.Path = CACHE
 ) -> str | pathlib.Path:
     """Returns a path as it is, for a URL the folder of the cache that stands for it."""
-    if not _is_url(data_dir):
+    if not remote.is_url(data_dir):
         return data_dir
     return pathlib.Path(cache).expanduser() / str(data_dir).replace("://", "/")
-
-
-def _is_url(data_dir: str | pathlib.Path) -> bool:
-    return "://" in str(data_dir)
 
 
 def _folder(name: str, data_dir: str | pathlib.Path) -> pathlib.Path:
@@ -111,7 +107,7 @@ class _Store:
     def __init__(self, data_dir: str | pathlib.Path, folder: pathlib.Path):
         self._folder = folder
         self._url = "/".join([str(data_dir).rstrip("/"), *folder.parts[-3:]])
-        with self._explained():
+        with remote.explained(self._url):
             # Other machines change what is there, so no listing is remembered.
             self._files, self._path = fsspec.core.url_to_fs(
                 self._url, use_listings_cache=False
@@ -124,7 +120,7 @@ class _Store:
         part = self._folder.with_name(f"incomplete.fetched_{self._folder.name}")
         part.mkdir(parents=True, exist_ok=True)
         try:
-            with self._explained():
+            with remote.explained(self._url):
                 found = self._files.ls(self._path, detail=True)
             names = [(f["name"], f["name"].rsplit("/", 1)[1], f["size"]) for f in found]
             jobs = [(path, str(part / name), size) for path, name, size in names]
@@ -141,52 +137,19 @@ class _Store:
             jobs = [(str(f), f"{self._path}/{f.name}", f.stat().st_size) for f in files]
             self._copy("Uploading", self._files.put_file, jobs)
 
-    def require_writable(self) -> None:
-        """Raises UserError if the store cannot be written: a build may take long."""
-        with self._explained():
-            self._files.pipe_file(f"{self._path}/.probe", b"")
-            with contextlib.suppress(FileNotFoundError):  # Another machine did.
-                self._files.rm_file(f"{self._path}/.probe")
-
     def _is_whole(self) -> bool:
-        with self._explained():
+        with remote.explained(self._url):
             return self._files.exists(f"{self._path}/{_MARKER}")
 
     def _copy(self, title: str, copier: Callable, jobs: Sequence[tuple]) -> None:
         """Copies files, each given by its source, target and size in bytes."""
         total = sum(size for *_, size in jobs)
         with (
-            self._explained(),
+            remote.explained(self._url),
             tqdm.tqdm(desc=title, total=total, unit="B", unit_scale=True) as bar,
         ):
             for source, target, _ in jobs:
                 copier(source, target, callback=_Progress(bar))
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Makes a UserError of a store's errors, of which each library has its own."""
-        gcsfs = std_logging.getLogger("gcsfs")
-        disabled, gcsfs.disabled = gcsfs.disabled, True  # It would print stack traces.
-        try:
-            yield
-        except Exception as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(self._explain(error)) from error
-        finally:
-            gcsfs.disabled = disabled
-
-    def _explain(self, error: Exception) -> str:
-        if isinstance(error, ImportError):
-            reason = str(error)  # Tells what is to be installed.
-            remedy = "for gs:// that is: python -m pip install 'fcn_jax[gcs]'"
-        elif isinstance(error, FileNotFoundError):
-            reason = "there is no such bucket, or none that you may see"
-            remedy = "check its name and your access"
-        else:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            remedy = "authenticate (gcloud auth application-default login) as who may"
-        return f"{self._url} cannot be read or written ({reason}); {remedy}."
 
 
 class _Progress(fsspec.Callback):

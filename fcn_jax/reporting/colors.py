@@ -1,12 +1,15 @@
 """Pictures of class ids: masks, overlays and panels for people to look at."""
 
+import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
+from fcn_jax import remote
 from fcn_jax.data import images, labels
 
 _PAPER = (255, 255, 255)
@@ -136,6 +139,11 @@ def save_image(path: os.PathLike | str, rgb: np.ndarray) -> None:
 
 
 def _save(path: os.PathLike | str, picture: Image.Image) -> None:
+    if remote.is_url(path):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        epath.Path(path).write_bytes(buffer.getvalue())  # Appears when it is whole.
+        return
     path = pathlib.Path(path)
     part = path.with_name(path.name + ".part")
     try:

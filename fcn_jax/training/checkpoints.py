@@ -17,12 +17,14 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from fcn_jax import remote
 from fcn_jax.errors import UserError
 from fcn_jax.training import damage
 from fcn_jax.training import state as state_lib
 
 FOLDER = "checkpoints"
 CONFIG_FILE = "config.json"
+COMMIT_FILE = "commit_success.txt"  # Orbax's, in object stores alone.
 
 _keep = ocp.training.preservation_policies
 
@@ -36,7 +38,7 @@ def open_folder(
     Only a writer removes what a kill left of a save: to a reader it may be the save
     that a training run is at.
     """
-    folder = epath.Path(workdir).resolve() / FOLDER
+    folder = remote.absolute(workdir) / FOLDER
     with damage.naming_bad_scores(folder):
         checkpointer = _open(folder, write)
     with checkpointer:
@@ -198,7 +200,7 @@ def read_folder(path: epath.PathLike) -> tuple[dict, dict[str, Any]]:
     Raises:
         UserError: it is no whole checkpoint of a run.
     """
-    path = epath.Path(path).resolve()
+    path = remote.absolute(path)
     try:
         with damage.quiet():
             return _read_folder(path)
@@ -252,6 +254,7 @@ def find_step(checkpointer: ocp.training.Checkpointer, which: str) -> int:
 
 def require_checkpoints(workdir: epath.PathLike, field: str = "--workdir") -> None:
     """Raises UserError unless the workdir holds a finished checkpoint."""
+    remote.require_usable(workdir, write=False)
     if not has_checkpoints(workdir):
         raise UserError(
             f"{field}={workdir} holds no checkpoint; give the folder of a run of "
@@ -262,7 +265,13 @@ def require_checkpoints(workdir: epath.PathLike, field: str = "--workdir") -> No
 def has_checkpoints(workdir: epath.PathLike) -> bool:
     """Whether the workdir holds a finished checkpoint."""
     folder = epath.Path(workdir) / FOLDER
-    return folder.exists() and any(p.name.isdigit() for p in folder.iterdir())
+    return folder.exists() and any(map(is_finished, folder.iterdir()))
+
+
+def is_finished(path: epath.Path) -> bool:
+    """Whether a folder is a whole checkpoint: in a store, Orbax marks them at last."""
+    whole = not remote.is_url(path) or (path / COMMIT_FILE).exists()
+    return path.name.isdigit() and whole
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

@@ -15,7 +15,7 @@ import optax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from fcn_jax import agreement, processes, sharding
+from fcn_jax import agreement, processes, remote, sharding
 from fcn_jax.data import datasets, pipeline
 from fcn_jax.errors import Preempted, UserError
 from fcn_jax.evaluation import evaluate, metrics
@@ -48,6 +48,7 @@ def train_and_evaluate(
     workdir = epath.Path(workdir)
     setup.check(config)
     mesh = setup.make_mesh(config)
+    agreement.main_first(lambda: remote.require_usable(workdir, write=True))
     agreement.require_shared(workdir, "--workdir")
     start, saved = resume.find(workdir, step)
     weights = None
@@ -262,6 +263,8 @@ class _Run:
             self._log(step, metrics.as_scalars(scores))
             if processes.is_main():
                 self._draw(step, val.source, predictions)
+        if self.run_log is not None:
+            self.run_log.flush()
         checkpoints.save(
             self.checkpointer, state, mean_iou=mean_iou, metadata=self.metadata
         )

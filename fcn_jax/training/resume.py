@@ -4,9 +4,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import fsspec
 import ml_collections
 from etils import epath
 
+from fcn_jax import remote
 from fcn_jax.errors import UserError
 from fcn_jax.training import checkpoints
 
@@ -60,11 +62,29 @@ def set_aside_after(workdir: epath.PathLike, step: int) -> list[epath.Path]:
     )
     moved = []
     for path in folder.iterdir() if folder.exists() else ():
-        if path.name.isdigit() and int(path.name) > step:
+        # What is unfinished is removed by Orbax.
+        if checkpoints.is_finished(path) and int(path.name) > step:
             aside.mkdir(exist_ok=True)
-            i = sum(p.name.split("-")[0] == path.name for p in aside.iterdir())
-            moved.append(path.rename(aside / (f"{path.name}-{i}" if i else path.name)))
+            there = aside.iterdir() if aside.exists() else ()  # No folders in a store.
+            i = sum(p.name.split("-")[0] == path.name for p in there)
+            target = aside / (f"{path.name}-{i}" if i else path.name)
+            _move(path, target)
+            moved.append(target)
     return moved
+
+
+def _move(path: epath.Path, target: epath.Path) -> None:
+    """Renames a checkpoint; in an object store its files are copied, then removed."""
+    if not remote.is_url(path):
+        path.rename(target)
+        return
+    files, source = fsspec.core.url_to_fs(str(path), use_listings_cache=False)
+    mark = f"{source}/{checkpoints.COMMIT_FILE}"
+    # The mark of a whole checkpoint comes last, and goes first.
+    for name in sorted(files.find(source), key=lambda n: n == mark):
+        files.cp_file(name, str(target) + name.removeprefix(source))
+    files.rm_file(mark)
+    files.rm(source, recursive=True)
 
 
 def require_same_config(
