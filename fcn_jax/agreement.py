@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from fcn_jax import processes
+from fcn_jax import processes, remote
 from fcn_jax.errors import UserError
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
@@ -110,7 +110,7 @@ def require_shared(folder: epath.PathLike, field: str) -> None:
         folder: a path; those of object stores (``gs://``) are shared by nature.
         field: what the user calls it.
     """
-    if processes.count() == 1 or "://" in str(folder):
+    if processes.count() == 1 or remote.is_url(folder):
         return
     folder, key, client = (
         epath.Path(folder).resolve(),

@@ -13,6 +13,8 @@ import numpy as np
 import tensorboardX
 from etils import epath
 
+from fcn_jax import remote
+
 # Seconds between two writes of metrics.jsonl to an object store, which takes a new
 # object each time, and no more than about one a second of the same name.
 _STORE_SECONDS = 30
@@ -38,7 +40,7 @@ class RunLog:
         workdir = epath.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
-        if "://" in str(workdir):
+        if remote.is_url(workdir):
             self._lines = _StoredLines(path, resume_step)
             self._board = _StoredBoard(workdir / "tensorboard", resume_step + 1)
         else:
