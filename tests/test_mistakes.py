@@ -35,6 +35,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good(folder):
     [
         ({"batch_size": 3, "accumulation_steps": 2}, "batch_size=3 does not divide"),
         ({"eval_batch_size": 0}, "eval_batch_size=0"),
+        ({"seed": -1}, "seed=-1 must be 0 or more"),
+        ({"mesh__data": 3}, "mesh.data=3"),
+        ({"mesh__spatial": 2}, "do not multiply to the 1 device"),
         ({"num_steps": 0}, "num_steps=0"),
         ({"model__stride": 4}, "model.stride=4"),
         ({"augment__scale": (2.0, 1.0)}, "scale range is (2.0, 1.0)"),

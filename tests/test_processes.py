@@ -11,6 +11,8 @@ from example_pod import pod, run_pod
 from example_runs import ROOT, flags, tiny_settings
 from orbax.checkpoint import v1 as ocp
 
+from fcn_jax import processes
+from fcn_jax.errors import UserError
 from fcn_jax.training import checkpoints
 
 STEPS = 20
@@ -150,3 +152,32 @@ def test_an_absent_coordinator_is_waited_for_as_long_as_was_said():
         assert process.wait(60) == 1
     (error,) = [line for line in process.lines if line.startswith("Error")]
     assert "Process 1 of 2 waited 1 s" in error and "localhost:9" in error
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"coordinator": "a:1"}, "without --num_processes and --process_id"),
+        ({"num_processes": 2}, "without --coordinator and --process_id"),
+        (
+            {"coordinator": "a", "num_processes": 2, "process_id": 0},
+            "--coordinator=a must be HOST:PORT",
+        ),
+        (
+            {"coordinator": "a:1", "num_processes": 2, "process_id": 2},
+            "--process_id=2 with --num_processes=2",
+        ),
+        ({"distributed": True, "connect_timeout": 0}, "--connect_timeout=0"),
+    ],
+)
+def test_flags_of_processes_that_make_no_sense_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        processes.start(**given)
+
+
+def test_no_cluster_is_said_and_not_passed_over():
+    ((code, output),) = run_pod(
+        "run_eval.py", "--workdir=x", "--distributed", processes=1, by_hand=False
+    )
+    assert code == 1
+    assert "Error: --distributed: JAX found no cluster here" in output
