@@ -107,8 +107,13 @@ def test_a_preempted_run_goes_on_with_other_processes(folder, whole, before, aft
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others_with_a_message(folder, victim):
-    command = arguments(folder, folder / f"pod_killed_{victim}", num_steps=100_000)
+def test_a_killed_process_ends_the_others_with_a_message(folder, whole, victim):
+    command = arguments(
+        folder,
+        folder / f"pod_killed_{victim}",
+        num_steps=100_000,
+        init_from=str(folder / "pod_1x4"),  # Which all of them read.
+    )
     with pod(*command, "--heartbeat_timeout=3") as started:
         started[0].await_line("step 2/")
         started[victim].kill(signal.SIGKILL)

@@ -92,7 +92,7 @@ def read_weights(config: ml_collections.ConfigDict) -> Weights:
         UserError: settings, or weights, that make no network.
     """
     setup.check(config)
-    weights = agreement.main_first(lambda: setup.read_weights(config))
+    weights = setup.read_weights(config)
     if weights is None:
         raise UserError(
             "config.init_from is empty, so there is nothing to use; set it to a weight "

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from fcn_jax import sharding
+from fcn_jax import agreement, sharding
 from fcn_jax.errors import UserError
 from fcn_jax.models import fcn, pretrained, upsampling
 from fcn_jax.models.weights import Weights
@@ -36,8 +36,14 @@ def read(init_from: str, *, cache: epath.PathLike, preprocessing: str) -> Weight
         is_folder = path.is_dir()
     except (ImportError, KeyError):  # A file system that is unknown, or not installed.
         is_folder = False
+    agreement.require_same(
+        {f"whether init_from={init_from} is a folder": is_folder},
+        "give them a path that all of them see",
+    )
     if not is_folder:
-        return pretrained.load(init_from, cache=cache, preprocessing=preprocessing)
+        return agreement.main_first(  # It may be downloaded.
+            lambda: pretrained.load(init_from, cache=cache, preprocessing=preprocessing)
+        )
     if (path / checkpoints.FOLDER).exists():
         checkpoints.require_checkpoints(path, "init_from")
         with checkpoints.open_folder(path, write=False) as checkpointer:

@@ -55,7 +55,7 @@ def train_and_evaluate(
     if saved is not None:
         resume.require_same_config(saved["config"], config)
     else:
-        weights = agreement.main_first(lambda: setup.read_weights(config))
+        weights = setup.read_weights(config)
     inherited = setup.inherit(saved, weights)
     here = f"{config.data.name}/{config.data.train_split}"
     trained_on = list(dict.fromkeys([*inherited.trained_on, here]))
