@@ -1,6 +1,6 @@
 """Kills a training run again and again, and compares its end with an undisturbed one.
 
-python benchmarks/soak.py [--kills=20] [--processes=1] [--seed=0]
+python benchmarks/soak.py [--kills=20] [--processes=1] [--steps=1600] [--seed=0]
 
 Every third kill comes the moment that a save has begun; the others at random moments,
 start-up and compilation included. After each, the same command is started again. It
@@ -29,7 +29,6 @@ from orbax.checkpoint import v1 as ocp
 ROOT = pathlib.Path(__file__).parents[1]
 SETTINGS = {
     "init_from": "",
-    "num_steps": 1600,
     "batch_size": 4,
     "eval_batch_size": 4,
     "checkpoint_every": 10,
@@ -150,8 +149,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=1600, help="of the whole run")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    SETTINGS["num_steps"] = args.steps
     rng = random.Random(args.seed)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="soak"))
     plain, workdir = folder / "undisturbed", folder / "killed"

@@ -95,7 +95,7 @@ def main(folder, workdir):
         tiny_config(folder, mesh__fsdp=2, mesh__spatial=2), folder / "fsdp_spatial"
     )
     found = {
-        "train": {name: train(folder, name) for name in MESHES},
+        "train": {n: train(folder, n) for n in MESHES if n != "fsdp x spatial"},
         "logits": {
             (geometry, upsampling): logits(geometry, upsampling)
             for geometry, upsampling in (
