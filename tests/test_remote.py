@@ -42,7 +42,7 @@ class Store(memory.MemoryFileSystem):
         return super()._open(path, mode, **kwargs)
 
     def mv(self, *args, **kwargs):
-        raise NotImplementedError
+        raise AssertionError("An object store cannot rename.")
 
     def put_file(self, source, target, **kwargs):
         if Store.error and source.endswith(".json"):
