@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import numpy as np
-from soak import ROOT, outcome, saves
+from soak import ROOT, outcome, saves, unfinished
 
 SETTINGS = {"num_steps": 60, "checkpoint_every": 5, "eval_every": 60}
 
@@ -65,7 +65,7 @@ def main() -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        while len(saves(workdir)[0]) < 2:  # Two are whole before the disk is full.
+        while len(saves(workdir)) < 2:  # Two are whole before the disk is full.
             if process.poll() is not None:
                 sys.exit("The run ended too soon: " + process.communicate()[1])
             time.sleep(0.01)
@@ -78,9 +78,9 @@ def main() -> None:
             except OSError as error:
                 print(f"filled: {error.strerror}")
         _, errors = process.communicate()
-        kept, unfinished = saves(workdir)
+        kept, half = saves(workdir), len(unfinished(workdir))
         sentence = [line for line in errors.splitlines() if line.startswith("Error")]
-        print(f"exit code {process.returncode}, whole saves {kept}, half {unfinished}")
+        print(f"exit code {process.returncode}, whole saves {kept}, half {half}")
         print("\n".join(sentence) or errors)
         filler.unlink()
         again = run(command(workdir, folder))

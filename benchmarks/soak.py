@@ -9,12 +9,15 @@ and the log are, bit for bit, those of the undisturbed run.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import pathlib
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -44,6 +47,8 @@ SETTINGS = {
 class Run:
     """One start of the command: all its processes."""
 
+    started: list[subprocess.Popen] = []
+
     def __init__(self, workdir: pathlib.Path, folder: pathlib.Path, processes: int):
         settings = SETTINGS | {
             "data.dir": folder / "data",
@@ -55,13 +60,14 @@ class Run:
             "--config=configs/quickstart.py",
             f"--workdir={workdir}",
             "--heartbeat_timeout=10",
+            "--connect_timeout=60",
             *(f"--config.{name}={value}" for name, value in settings.items()),
         ]
         with socket.socket() as s:
             s.bind(("localhost", 0))
             port = s.getsockname()[1]
         several = [f"--coordinator=localhost:{port}", f"--num_processes={processes}"]
-        self.lines = []
+        self.lines, self.began = [], time.time()
         self.processes = [
             subprocess.Popen(
                 command + (several + [f"--process_id={i}"] if processes > 1 else []),
@@ -73,6 +79,7 @@ class Run:
             )
             for i in range(processes)
         ]
+        Run.started += self.processes
         self._readers = [
             threading.Thread(target=self._read, args=(p,)) for p in self.processes
         ]
@@ -96,16 +103,36 @@ class Run:
     def wait(self, timeout: float) -> list[int]:
         """The exit codes, once all have ended by themselves."""
         codes = [p.wait(timeout) for p in self.processes]
-        for reader in self._readers:
-            reader.join()
+        self.join()
         return codes
 
+    def join(self) -> None:
+        """Reads the rest of what was printed."""
+        for reader in self._readers:
+            reader.join()
 
-def saves(workdir: pathlib.Path) -> tuple[list[int], int]:
-    """The steps of the finished saves, and how many unfinished ones there are."""
+
+def saves(workdir: pathlib.Path) -> list[int]:
+    """The steps of the finished saves."""
     folder = workdir / "checkpoints"
     names = [p.name for p in folder.iterdir()] if folder.exists() else []
-    return sorted(int(n) for n in names if n.isdigit()), sum("tmp" in n for n in names)
+    return sorted(int(n) for n in names if n.isdigit())
+
+
+def unfinished(workdir: pathlib.Path, older_than: float = math.inf) -> set[str]:
+    """The names of the half-written saves, or those that were begun before a time."""
+    found = set()
+    for path in (workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"):
+        with contextlib.suppress(FileNotFoundError):  # It may be done by now.
+            if path.stat().st_ctime < older_than:
+                found.add(path.name)
+    return found
+
+
+def resumed_at(output: str) -> int | None:
+    """The step that a run went on from, None if it did not come so far."""
+    found = re.search(r"Resuming .* at step (\d+)|Training from the start", output)
+    return int(found[1] or 0) if found else None
 
 
 def phase(output: str) -> str:
@@ -130,18 +157,39 @@ def outcome(workdir: pathlib.Path, step: int) -> tuple[list, list]:
     return [json.loads(line) for line in text.splitlines()], arrays
 
 
-def kill_once(run: Run, workdir, rng, *, during_save: bool, longest: float) -> None:
-    """Waits for the moment, and kills one of the processes."""
+def kill_once(run: Run, workdir, rng, *, during_save: bool, longest: float):
+    """Waits for the moment, and kills one of the processes, which it returns."""
     end = time.monotonic() + rng.uniform(0.5, longest)
-    if during_save:
-        # Let some training pass first, then wait for a save to begin.
-        while run.runs and time.monotonic() < end:
-            time.sleep(0.005)
-        while run.runs and not saves(workdir)[1]:
-            time.sleep(0.0005)
     while run.runs and time.monotonic() < end:
         time.sleep(0.005)
-    rng.choice(run.processes).kill()
+    while during_save and run.runs and not unfinished(workdir):
+        time.sleep(0.0005)
+    victim = rng.choice(run.processes)
+    victim.kill()
+    return victim
+
+
+def check(run: Run, victim, before: list[int], left: set[str], workdir) -> list[str]:
+    """What is wrong with a start that was killed, after saves and half-written ones."""
+    victim.wait()
+    wrong = []
+    if victim.returncode not in (0, -signal.SIGKILL):
+        wrong.append(f"it ended by itself: {run.output[-1000:]}")
+    others = [p for p in run.processes if p is not victim]
+    for code in (p.wait(150) for p in others):
+        if code not in (1, 75, -signal.SIGABRT):
+            wrong.append(f"another process ended with {code}")
+    run.join()
+    # Killed before all had connected, the others say how long they waited.
+    if others and not re.search(r"died|waited|was lost", run.output):
+        wrong.append("the others did not say why they ended")
+    if (resumed := resumed_at(run.output)) is not None:
+        last = before[-1] if before else 0
+        if resumed != last:
+            wrong.append(f"the last save was {last}, but it went on from {resumed}")
+        if still := left & unfinished(workdir, older_than=run.began):
+            wrong.append(f"half-written saves are left: {sorted(still)}")
+    return wrong
 
 
 def main() -> None:
@@ -153,68 +201,74 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     SETTINGS["num_steps"] = args.steps
-    rng = random.Random(args.seed)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="soak"))
+    try:
+        failures = soak(args, folder)
+    finally:
+        for process in Run.started:
+            process.kill()  # None is left where this one fails.
+        shutil.rmtree(folder)
+    sys.exit("\n".join(failures) or 0)
+
+
+def soak(args: argparse.Namespace, folder: pathlib.Path) -> list[str]:
+    """Makes both runs; returns what went wrong."""
+    rng = random.Random(args.seed)
     plain, workdir = folder / "undisturbed", folder / "killed"
     began = time.monotonic()
     run = Run(plain, folder, args.processes)
-    assert not any(run.wait(1800)), run.output
+    if any(run.wait(1800)):
+        return [run.output]
     took = time.monotonic() - began
-    print(f"undisturbed: {SETTINGS['num_steps']} steps in {took:.0f} s", flush=True)
+    print(f"undisturbed: {args.steps} steps in {took:.0f} s", flush=True)
 
-    print("kill  moment         save  saved before  reached  resumed at  lost")
-    failures, kills, lost_most, half_written = [], 0, 0, 0
-    # Long enough for a start and some saves: there must be progress.
+    print("kill  moment         save  went on from  reached  saved  lost")
+    failures, lost_most, half_written = [], 0, 0
+    before, left = [], set()
+    # Long enough for a start and some saves; longer while there is no progress.
     longest = 12.0 * args.processes
-    while kills < args.kills:
+    for kill in range(1, args.kills + 1):
         run = Run(workdir, folder, args.processes)
-        during_save = kills % 3 == 2
-        kill_once(run, workdir, rng, during_save=during_save, longest=longest)
-        before, unfinished = saves(workdir)
-        codes = run.wait(120)
-        if not any(codes):
-            print("The run ended before it could be killed; take more steps.")
-            break
-        if args.processes > 1 and "died" not in run.output:
-            failures.append(f"kill {kills}: the others did not say why they ended")
-        kills += 1
-        half_written += unfinished
+        victim = kill_once(
+            run, workdir, rng, during_save=kill % 3 == 0, longest=longest
+        )
+        wrong = check(run, victim, before, left, workdir)
+        saved, left = saves(workdir), unfinished(workdir)
+        longest += 2.0 * args.processes if saved == before else 0
+        before, last = saved, saved[-1] if saved else 0
+        half_written += bool(left)
         reached = re.findall(r"^step (\d+)/", run.output, re.M)
-        # What the next start goes on from, told by starting it for a moment.
-        run_again = Run(workdir, folder, args.processes)
-        while run_again.runs and not re.search(
-            r"Resuming .* at step|from the start", run_again.output
-        ):
-            time.sleep(0.01)
-        found = re.search(r"Resuming .* at step (\d+)", run_again.output)
-        resumed = int(found[1]) if found else 0
-        rng.choice(run_again.processes).kill()
-        run_again.wait(120)
-        last = before[-1] if before else 0
-        now = saves(workdir)[0]
-        lost = int(reached[-1]) - resumed if reached else 0
+        lost = max(int(reached[-1]) - last, 0) if reached else 0
         lost_most = max(lost_most, lost)
-        if resumed < last or resumed not in now + [0]:
-            failures.append(f"kill {kills}: saved {last}, but went on from {resumed}")
-        # A step more may run than was printed while a save is under way.
+        # A save that is under way when the next is due is waited for.
         if lost > 2 * SETTINGS["checkpoint_every"]:
-            failures.append(f"kill {kills}: lost {lost} steps")
+            wrong.append(f"lost {lost} steps")
+        if victim.returncode == 0:
+            wrong.append("the run was done before it; take more --steps")
+        failures += [f"kill {kill}: {what}" for what in wrong]
+        resumed = resumed_at(run.output)
         print(
-            f"{kills:4d}  {phase(run.output):13}  {'yes' if unfinished else 'no':4}  "
-            f"{last:12d}  {reached[-1] if reached else '-':>7}  {resumed:10d}  "
-            f"{lost:4d}",
+            f"{kill:4d}  {phase(run.output):13}  {'yes' if left else 'no':4}  "
+            f"{'-' if resumed is None else resumed:>12}  "
+            f"{reached[-1] if reached else '-':>7}  {last:5d}  {lost:4d}",
             flush=True,
         )
     run = Run(workdir, folder, args.processes)
-    assert not any(run.wait(1800)), run.output
-    if saves(workdir)[1]:
+    if any(run.wait(1800)):
+        return [*failures, run.output]
+    if unfinished(workdir):
         failures.append("half-written saves are left")
+    if saves(workdir) != saves(plain):
+        failures.append(f"kept are {saves(workdir)}, not {saves(plain)}")
     (log_a, arrays_a), (log_b, arrays_b) = (
-        outcome(w, SETTINGS["num_steps"]) for w in (plain, workdir)
+        outcome(w, args.steps) for w in (plain, workdir)
     )
-    same = all(np.array_equal(a, b) for a, b in zip(arrays_a, arrays_b, strict=True))
+    same = all(
+        np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        for a, b in zip(arrays_a, arrays_b, strict=True)
+    )
     print(
-        f"{kills} kills, {half_written} of them with a save half written; at most "
+        f"{args.kills} kills, {half_written} of them with a save half written; at most "
         f"{lost_most} steps lost, a save every {SETTINGS['checkpoint_every']}; final "
         f"state {'bit-equal' if same else 'DIFFERENT'}, log "
         f"{'equal' if log_a == log_b else 'DIFFERENT'}; "
@@ -222,8 +276,7 @@ def main() -> None:
     )
     if not same or log_a != log_b:
         failures.append("the end is not that of the undisturbed run")
-    shutil.rmtree(folder)
-    sys.exit("\n".join(failures) or 0)
+    return failures
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ def open_folder(
     folder = remote.absolute(workdir) / FOLDER
     with damage.naming_bad_scores(folder):
         checkpointer = _open(folder, write)
-    with checkpointer:
+    # What runs beside a save that fails may fail first: the log, a picture.
+    with damage.naming_full_disk(folder), checkpointer:
         yield checkpointer
 
 

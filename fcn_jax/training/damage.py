@@ -33,17 +33,18 @@ def naming(checkpointer: ocp.training.Checkpointer, step: int) -> Iterator[None]
 
 @contextlib.contextmanager
 def naming_full_disk(folder: epath.Path) -> Iterator[None]:
-    """Turns what a save on a full disk raises into a sentence."""
+    """Turns what any library raises of a full disk into a sentence."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         full = [m for m in _FULL_DISK if m in f"{error!s} {error.__cause__!s}"]
         if not full:
             raise
         raise UserError(
-            f"The checkpoint could not be written to {folder} "
-            f"({full[0]}); the ones before it are kept: make room, and start the same "
-            "command again."
+            f"{folder} could not be written ({full[0]}); the checkpoints that are "
+            "finished are kept: make room, and start the same command again."
         ) from error
 
 
