@@ -288,10 +288,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("end", "code"),
-    [("return", 0), ("interrupt", -signal.SIGINT), ("kill", -signal.SIGKILL)],
+    ("end", "codes"),
+    [
+        ("return", [0]),
+        # 1 where the interrupt meets a thread, whose error ends the program.
+        ("interrupt", [-signal.SIGINT, 1]),
+        ("kill", [-signal.SIGKILL]),
+    ],
 )
-def test_workers_end_with_the_program(tmp_path, end, code):
+def test_workers_end_with_the_program(tmp_path, end, codes):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     with subprocess.Popen(
@@ -310,8 +315,8 @@ def test_workers_end_with_the_program(tmp_path, end, code):
             os.killpg(process.pid, signal.SIGINT)
         # The workers have the same stdout and stderr: this waits for their end, too.
         _, complaints = process.communicate(
-            "\n" if end == "return" else None, timeout=20
+            "\n" if end == "return" else None, timeout=60
         )
-        assert process.returncode == code
+        assert process.returncode in codes
         # An interrupt may strike any thread, and more than one may tell of it.
         assert ("Traceback" in complaints) == (end == "interrupt")

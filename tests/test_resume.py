@@ -1,5 +1,6 @@
 """Runs that are told to end, whose checkpoints are damaged or whose disk is full."""
 
+import gc
 import os
 import shutil
 import signal
@@ -14,6 +15,18 @@ from example_runs import ROOT, flags, tiny_config, tiny_settings
 from fcn_jax.errors import Preempted, UserError
 from fcn_jax.evaluation import trained
 from fcn_jax.training import checkpoints, loop, resume
+
+# What Orbax had still to read, when it met the damage, complains when it goes.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_to_complain():
+    yield
+    for _ in range(3):
+        gc.collect()
 
 
 def largest_file(folder):
