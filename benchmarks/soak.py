@@ -1,6 +1,6 @@
 """Kills a training run again and again, and compares its end with an undisturbed one.
 
-python benchmarks/soak.py [--kills=20] [--processes=1] [--steps=1600] [--seed=0]
+python benchmarks/soak.py [--kills=20] [--processes=1] [--steps=2200] [--seed=0]
 
 Every third kill comes the moment that a save has begun; the others at random moments,
 start-up and compilation included. After each, the same command is started again. It
@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1600, help="of the whole run")
+    parser.add_argument("--steps", type=int, default=2200, help="of the whole run")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     SETTINGS["num_steps"] = args.steps
