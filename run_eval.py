@@ -27,7 +27,7 @@ _MESH = cli.define_mesh()
 
 def main() -> None:
     """Prints a table and writes ``eval_<split>_<step>.json``."""
-    from fcn_jax.evaluation import evaluate, trained
+    from fcn_jax.evaluation import score, trained
     from fcn_jax.reporting import table
 
     config, workdir = _CONFIG.value, _WORKDIR.value
@@ -40,7 +40,7 @@ def main() -> None:
             )
         run = trained.load(workdir, _STEP.value, mesh)
         cli.enable_compilation_cache(run.config.compilation_cache)
-        scores, path = evaluate.evaluate_run(run, _SPLIT.value, workdir)
+        scores, path = score.evaluate_run(run, _SPLIT.value, workdir)
     else:
         if flags.FLAGS["step"].present:
             raise UserError(
@@ -49,7 +49,7 @@ def main() -> None:
             )
         cli.enable_compilation_cache(config.compilation_cache)
         workdir = workdir or cli.default_workdir()
-        scores, path = evaluate.evaluate_weights(config, _SPLIT.value, workdir, mesh)
+        scores, path = score.evaluate_weights(config, _SPLIT.value, workdir, mesh)
     processes.say(table.per_class_table(list(scores["iou_per_class"]), scores))
     processes.say(f"Written to {path}.")
 

@@ -23,7 +23,8 @@ _MESH = cli.define_mesh()
 
 def main() -> None:
     """Writes ``<stem>_mask.png`` and ``<stem>_overlay.png`` for every image."""
-    from fcn_jax.evaluation import evaluate, predict, trained
+    from fcn_jax.evaluation import predict, trained
+    from fcn_jax.training import inputs
 
     source = _WORKDIR if _CONFIG.value is None else _CONFIG
     for flag in (source, _INPUT, _OUTPUT):
@@ -40,7 +41,7 @@ def main() -> None:
     else:
         cli.enable_compilation_cache(_CONFIG.value.compilation_cache)
         weights = trained.read_weights(_CONFIG.value)
-        classes = evaluate.find_classes(_CONFIG.value.data)
+        classes = inputs.find_classes(_CONFIG.value)
         run, report = trained.from_weights(_CONFIG.value, weights, *classes, mesh)
         processes.say(report)
     failures = list(

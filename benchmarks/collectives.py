@@ -29,7 +29,7 @@ import numpy as np
 from jax.experimental import topologies
 
 from fcn_jax import sharding
-from fcn_jax.evaluation import evaluate, metrics
+from fcn_jax.evaluation import evaluate, tasks
 from fcn_jax.training import optim, setup
 from fcn_jax.training import state as state_lib
 from fcn_jax.training import step as step_lib
@@ -209,6 +209,7 @@ def lower(
             model,
             tx,
             trainable=trainable,
+            loss=setup.make_loss(config),
             reduction=config.loss.reduction,
             accumulation_steps=config.accumulation_steps,
             mesh=mesh,
@@ -216,10 +217,12 @@ def lower(
         )
         return step.lower(state, batch, _placed(key, sharding.replicated(mesh)))
 
+    task = tasks.make(config.task, NUM_CLASSES)
+
     def predict(variables, batch):
         whole, image = sharding.whole(variables, mesh), batch["image"]
-        out = evaluate.predict(model, whole, image, batch["size"], None, size)
-        return metrics.confusion(batch["label"], out, NUM_CLASSES), out
+        scores = evaluate.logits(model, whole, image, batch["size"], None, size)
+        return task.count(batch["label"], scores), task.classify(scores)
 
     out = sharding.replicated(mesh), sharding.of_batch(mesh, 3)
     return jax.jit(predict, out_shardings=out).lower(state.variables, batch)

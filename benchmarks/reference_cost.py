@@ -53,14 +53,20 @@ def main():
     trainable = optim.trainable_mask(shapes["params"], config.trainable)
     _, tx = setup.make_optimizer(config, trainable)
     step = step_lib.make_train_step(
-        model, tx, trainable=trainable, reduction=config.loss.reduction
+        model,
+        tx,
+        trainable=trainable,
+        loss=setup.make_loss(config),
+        reduction=config.loss.reduction,
     )
     print(f"{args.config}, jax {jax.__version__}, {jax.devices()[0].device_kind}")
 
     init = jax.jit(lambda k: state_lib.init_variables(model, k))
     variables = init(jax.random.key(0))
     score = jax.jit(
-        lambda v, b: evaluate.predict(model, v, b["image"], b["size"], None, CANVAS)
+        lambda v, b: evaluate.logits(
+            model, v, b["image"], b["size"], None, CANVAS
+        ).argmax(-1)
     )
     report("a scored image", functools.partial(score, variables, batch), args.steps)
     state = jax.jit(lambda k: state_lib.create(model, tx, k))(jax.random.key(0))

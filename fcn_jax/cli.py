@@ -39,6 +39,15 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
     "heartbeat_timeout", 100, "Seconds after which a silent process counts as dead."
 )
 
+_PROCESS_FLAGS = (
+    "distributed",
+    "coordinator",
+    "num_processes",
+    "process_id",
+    "connect_timeout",
+    "heartbeat_timeout",
+)
+
 # What a folder can be to blame for; any other OSError is a bug of ours.
 _ENVIRONMENT = (
     errno.EACCES,
@@ -52,12 +61,20 @@ _ENVIRONMENT = (
 )
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, alone: bool = False) -> None:
     """Parses the flags, connects the processes and runs ``main``.
 
     A user's mistake is one line and exit code 1; 75 asks to be started again.
+
+    Args:
+        main: what the script does.
+        alone: whether it is always one process; it then has no flags for several.
     """
-    flags.adopt_module_key_flags(sys.modules[__name__])
+    for name in _PROCESS_FLAGS:
+        if alone:
+            delattr(flags.FLAGS, name)
+        else:  # --help has the flags of the script alone, and those given to it.
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     try:
         app.run(lambda _: _without_traceback(main), flags_parser=_parse_flags)
     except UserError as error:
@@ -110,7 +127,8 @@ def _without_traceback(main: Callable[[], None]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every move otherwise.
     try:
-        _connect()
+        if "distributed" in flags.FLAGS:
+            _connect()
         main()
     except UserError as error:
         _exit_with(error)
@@ -154,7 +172,7 @@ def _connect() -> None:
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
         if isinstance(flag.value, ml_collections.ConfigDict):
             values |= dict(_fields(flag.value, "--config."))
-        elif flag.name != "process_id":
+        elif flag.name not in _PROCESS_FLAGS:
             values[f"--{flag.name}"] = flag.value
     agreement.require_same(values, "start all with the same flags and config")
 

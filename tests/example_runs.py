@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 from configs import default
-from fcn_jax.evaluation import evaluate, trained
+from fcn_jax.evaluation import score as score_lib
+from fcn_jax.evaluation import trained
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLASSES = ["ground", "house", "tree"]
@@ -50,7 +51,7 @@ def tiny_config(folder, **changes):
 def score(workdir, split="val"):
     """What run_eval.py does with a workdir."""
     run = trained.load(workdir, "latest")
-    return evaluate.evaluate_run(run, split, workdir)
+    return score_lib.evaluate_run(run, split, workdir)
 
 
 def flags(settings):

@@ -10,7 +10,8 @@ import numpy as np
 from example_runs import score, tiny_config
 
 from fcn_jax import sharding
-from fcn_jax.evaluation import evaluate, predict, trained
+from fcn_jax.evaluation import predict, trained
+from fcn_jax.evaluation import score as score_lib
 from fcn_jax.models import fcn
 from fcn_jax.training import loop, setup
 from fcn_jax.training import state as state_lib
@@ -84,7 +85,7 @@ def logits(geometry, upsampling):
 def use(folder, workdir, name):
     """A trained network's scores of a split, and its masks of some images."""
     run = trained.load(workdir, "latest", sharding.make_mesh(*MESHES[name]))
-    scores, _ = evaluate.evaluate_run(run, "train", folder / "scores")
+    scores, _ = score_lib.evaluate_run(run, "train", folder / "scores")
     images = [example_folders.pixels(stem)[0] for stem in "abc"]
     predictor = predict.Predictor(run)
     return scores, predictor(images[: predictor.batch_size])

@@ -303,7 +303,7 @@ def test_mean_and_std_set_by_hand_count(folder, whole):
     weights, config = read(whole[0]), tiny_config(folder)
     assert setup.make_model(config, 3, mean=weights.mean).mean == weights.mean
     config.model.mean = (1.0, 1.0, 1.0)
-    mean, std, _ = setup.inherit(None, weights)
+    mean, std = setup.preprocessing(None, weights, None)
     model = setup.make_model(config, 3, mean=mean, std=std)
     assert (model.mean, model.std) == ((1.0, 1.0, 1.0), weights.std)
 

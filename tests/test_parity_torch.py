@@ -94,8 +94,9 @@ def test_logits_and_gradients_equal_pytorchs(depth, stride, batch_norm, size):
             train=True,
             mutable=["batch_stats"],
         )
-        total, count = losses.cross_entropy(logits, jnp.asarray(labels))
-        return total / count, logits
+        loss = losses.Loss()
+        total = loss.sums(logits, jnp.asarray(labels))["cross_entropy"]
+        return total / loss.divisors(jnp.asarray(labels))["cross_entropy"], logits
 
     (value, logits), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
         variables["params"]

@@ -78,7 +78,7 @@ def compare(net, width, sizes, *, tolerance):
         logits = model.apply(
             {"params": params, "batch_stats": {}}, batch["image"], batch["size"]
         )
-        return losses.cross_entropy(logits, batch["label"])[0], logits
+        return losses.Loss().sums(logits, batch["label"])["cross_entropy"], logits
 
     (loss, logits), grads = jax.jit(jax.value_and_grad(summed_loss, has_aux=True))(
         as_variables(weights)["params"]
@@ -131,7 +131,11 @@ def test_five_steps_equal_caffes_rule():
     trainable = optim.trainable_mask(variables["params"], config.trainable)
     _, tx = setup.make_optimizer(config, trainable)
     step = step_lib.make_train_step(
-        model, tx, trainable=trainable, reduction=config.loss.reduction
+        model,
+        tx,
+        trainable=trainable,
+        loss=losses.Loss(),
+        reduction=config.loss.reduction,
     )
     state = state_lib.TrainState(
         step=jnp.int32(0), opt_state=tx.init(variables["params"]), **variables

@@ -7,7 +7,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import pathlib
 import re
@@ -17,11 +16,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from array_record.python import array_record_module
-from PIL import Image
 
+from fcn_jax.data import examples
 from fcn_jax.data import files as files_lib
-from fcn_jax.data import images, labels
-from fcn_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +28,13 @@ class Item:
     Attributes:
         name: The record's name.
         image: The image's file name.
-        mask: The mask's file name.
+        masks: The mask's file name; of a multilabel set one for each class, "" where
+            there is none.
     """
 
     name: str
     image: str
-    mask: str
+    masks: tuple[str, ...]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -46,14 +44,16 @@ class SegmentationConfig(tfds.core.BuilderConfig):
     Attributes:
         files: Has the items' files.
         splits: The items of each split.
-        class_names: The classes, by id.
+        class_names: The classes, by id; empty: as many as the masks have.
         palette: uint8 [256, 3]; None: the first mask's, or PASCAL VOC's.
+        reading: How the files become arrays.
     """
 
     files: files_lib.Files
     splits: Mapping[str, Sequence[Item]]
     class_names: tuple[str, ...]
-    palette: np.ndarray | None = None
+    palette: np.ndarray | None
+    reading: examples.Reading
 
 
 def make_config(
@@ -61,7 +61,9 @@ def make_config(
     files: files_lib.Files,
     splits: Mapping[str, Sequence[Item]],
     class_names: Sequence[str],
+    *,
     palette: np.ndarray | None = None,
+    reading: examples.Reading | None = None,
 ) -> SegmentationConfig:
     """Returns a config named after the source and all that the result depends on.
 
@@ -70,7 +72,9 @@ def make_config(
     that changed, thus have another name and another prepared set.
     """
     path = pathlib.Path(source).expanduser().absolute()
+    reading = reading or examples.Reading()
     content = {
+        "reading": str(reading),
         "splits": {k: [dataclasses.astuple(i) for i in v] for k, v in splits.items()},
         "class_names": list(class_names),
         "palette": None if palette is None else palette.tolist(),
@@ -78,7 +82,7 @@ def make_config(
             files.stat(name)
             for items in splits.values()
             for item in items
-            for name in (item.image, item.mask)
+            for name in (item.image, *filter(None, item.masks))
         ],
     }
     printable = str(path).encode("utf-8", "backslashreplace").decode()
@@ -91,6 +95,7 @@ def make_config(
         splits=splits,
         class_names=tuple(class_names),
         palette=palette,
+        reading=reading,
     )
 
 
@@ -108,13 +113,18 @@ class _Info(tfds.core.DatasetInfo):
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
     """Semantic segmentation: RGB images and masks of class ids, 255 for void.
 
-    Images are RGB JPEG or PNG, masks grey PNG. The metadata hold what `datasets` needs
-    to open the set: "class_names", "palette" and the statistics of each of "splits".
+    Images are RGB JPEG or PNG, masks grey PNG; the masks of a multilabel set, one a
+    class of 0, 1 and 255, lie below each other in one. The metadata hold what
+    `datasets` needs to open the set: "class_names", "palette", "multilabel", the
+    statistics of each of "splits", and "shared": how many images two splits share.
     """
 
     name = "segmentation"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.1.0": "Statistics of the images, images that splits share, many labels.",
+        "1.0.0": "First release; such sets are no longer found, and prepared anew.",
+    }
     url_infos = {}  # TFDS downloads nothing, so has no list of checksums to look for.
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -134,8 +144,6 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager
-        self.info.metadata["class_names"] = list(self.builder_config.class_names)
-        self.info.metadata["splits"] = {}
         return {name: self._generate_examples(name) for name in self._items}
 
     @property
@@ -143,41 +151,50 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
         return self.builder_config.splits
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        """Yields the checked examples of a split and then stores its statistics."""
-        config, metadata = self.builder_config, self.info.metadata
-        counts = np.zeros(len(config.class_names), np.int64)
-        image_counts, max_size = np.zeros_like(counts), np.zeros(2, np.int64)
+        """Yields the checked examples of a split and counts what they hold."""
+        config = self.builder_config
+        statistics = self._statistics[split] = examples.Statistics()
         with tqdm.tqdm(self._items[split], f"Preparing {split}", unit=" images") as bar:
             for index, item in enumerate(bar):
-                image = config.files.read(item.image)
-                mask = config.files.read(item.mask)
-                if "palette" not in metadata:
-                    own = config.palette is None
-                    palette = _palette(mask) if own else config.palette
-                    metadata["palette"] = palette.tolist()
-                example, ids = _check_pair(item, image, mask, len(counts))
-                labelled = np.bincount(ids.ravel(), minlength=256)[: len(counts)]
-                counts += labelled
-                image_counts += np.where(labelled > 0, labelled.sum(), 0)
-                max_size = np.maximum(max_size, ids.shape)
-                yield index, example
-        metadata["splits"][split] = {
-            "pixel_counts": counts.tolist(),
-            "image_pixel_counts": image_counts.tolist(),
-            "max_size": max_size.tolist(),
-        }
+                image_file = config.files.read(item.image)
+                mask_files = [config.files.read(n) if n else None for n in item.masks]
+                image, ids = config.reading.read(
+                    item.image, image_file, item.masks, mask_files, config.class_names
+                )
+                if self._palette is None:
+                    self._palette = examples.palette_of(mask_files[0], config.reading)
+                statistics.add(item.name, image_file, image, ids)
+                yield index, config.reading.example(item.name, image_file, image, ids)
+
+    def _finish(self) -> None:
+        """Stores what was counted, and refuses a set that is not what it seems."""
+        config, found = self.builder_config, self._statistics
+        num_classes = len(config.class_names)
+        if not num_classes:
+            num_classes = examples.count_classes(found.values(), config.files.path)
+        names = config.class_names or [f"class {i}" for i in range(num_classes)]
+        if not config.reading.multilabel and config.reading.label_map is None:
+            examples.require_classes(found.values(), config.files.path)
+        self.info.metadata.update(
+            class_names=list(names),
+            palette=self._palette.tolist(),
+            multilabel=config.reading.multilabel,
+            splits={name: s.as_json(num_classes) for name, s in found.items()},
+            shared=examples.shared_images(found),
+        )
 
     def _generate_splits(self, dl_manager, download_config) -> list:
         # TFDS's own way is to hold a whole split in memory first, and from 1 GB on it
         # needs TensorFlow to put that on disk. Here record after record is written.
         del download_config
         features, infos = self.info.features, []
-        for split, examples in self._split_generators(dl_manager).items():
+        self._statistics, self._palette = {}, self.builder_config.palette
+        for split, generated in self._split_generators(dl_manager).items():
             file = self._get_filename_template(split)
             path = file.sharded_filepath(shard_index=0, num_shards=1)
             writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
             num_examples = num_bytes = 0
-            for _, example in examples:
+            for _, example in generated:
                 record = features.serialize_example(example)
                 with _os_errors():
                     writer.write(record)
@@ -193,6 +210,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
                     filename_template=file,
                 )
             )
+        self._finish()
         return infos
 
 
@@ -203,47 +221,3 @@ def _os_errors() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise OSError(str(error)) from error
-
-
-def _check_pair(
-    item: Item, image_file: bytes, mask_file: bytes, num_classes: int
-) -> tuple[dict, np.ndarray]:
-    """Returns the example to store and its class ids, uint8 [h, w]."""
-    image = images.read_image(image_file, item.image)
-    ids = images.read_mask(mask_file, item.mask)
-    if image.shape[:2] != ids.shape:
-        raise UserError(
-            f"The mask {item.mask} is {_size(ids)} pixels but its image {item.image} "
-            f"is {_size(image)}; they must be equal. Make the mask anew, or resize it "
-            "without interpolation."
-        )
-    bad = (ids >= num_classes) & (ids != labels.IGNORE)
-    if bad.any():
-        y, x = np.argwhere(bad)[0].tolist()
-        raise UserError(
-            f"The mask {item.mask} has the value {ids[y, x]} at column {x}, row {y}; "
-            f"with {num_classes} classes the values must be 0 to {num_classes - 1}, "
-            f"or {labels.IGNORE} for void. Correct the mask or the list of classes."
-        )
-    # A JPEG is stored as it is: to encode it again would cost quality or space.
-    plain = images.is_plain_rgb_jpeg(image_file)
-    example = {
-        "image": io.BytesIO(image_file if plain else images.encode_png(image)),
-        "mask": io.BytesIO(images.encode_png(ids)),
-        "name": item.name,
-    }
-    return example, ids
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
-
-
-def _palette(mask_file: bytes) -> np.ndarray:
-    """Returns a mask's own colours, PASCAL VOC's where it has none."""
-    palette = labels.voc_palette()
-    with contextlib.suppress(OSError), Image.open(io.BytesIO(mask_file)) as mask:
-        if mask.mode == "P":
-            own = np.array(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
-            palette[: len(own)] = own
-    return palette

@@ -3,11 +3,11 @@
 import dataclasses
 import difflib
 import pathlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fcn_jax.data import folder, prepared, shapes, voc
+from fcn_jax.data import builder, folder, prepared, shapes, voc
 from fcn_jax.errors import UserError
 
 NAMES = ("voc", "folder", "shapes")
@@ -32,13 +32,19 @@ class Split:
         max_size: The largest height and the largest width, not always of one image.
         pixel_counts: int64 [C], the labelled pixels of each class.
         image_pixel_counts: int64 [C], the labelled pixels, of any class, of the images
-            that contain the class.
+            that contain the class. Of a multilabel set, those labelled for the class.
+        num_labelled: The labelled pixels, of a multilabel set those of each class.
+        mean: float64 [3], of all pixels of the images, RGB, 0 to 255.
+        std: float64 [3], likewise.
     """
 
     source: Sequence[dict]
     max_size: tuple[int, int]
     pixel_counts: np.ndarray
     image_pixel_counts: np.ndarray
+    num_labelled: int
+    mean: np.ndarray
+    std: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +56,21 @@ class Dataset:
         class_names: The classes, by id.
         palette: uint8 [256, 3], the RGB colour of each id.
         splits: By name.
+        multilabel: Whether a pixel may be of several classes, each with its own mask.
+        notes: What is to be said of the set before it is used.
     """
 
     name: str
     class_names: tuple[str, ...]
     palette: np.ndarray
     splits: dict[str, Split]
+    multilabel: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_masks(self) -> int | None:
+        """How many masks an image has, None where it is one of class ids."""
+        return len(self.class_names) if self.multilabel else None
 
     def split(self, name: str) -> Split:
         """Returns a split to train on or to score.
@@ -88,6 +103,10 @@ def load(
     split_seed: int = 0,
     splits: Collection[str] | None = None,
     sbd_source: str = "",
+    label_map: str = "",
+    intensity_range: Sequence[float] = (),
+    multilabel: bool = False,
+    missing_masks: str = "",
 ) -> Dataset:
     """Opens a data set, after preparing it if it is not yet, or has changed.
 
@@ -105,10 +124,23 @@ def load(
             None: those of VOC 2012 alone. Only what they need is looked for.
         sbd_source: For "voc" and its splits "sbd_train" and "trainaug": a folder or
             archive of SBD, empty to download it.
+        label_map: For "folder": what the values of masks mean, see `label_map.parse`.
+        intensity_range: For "folder": see `images.read_image`.
+        multilabel: For "folder": whether there is a mask for each class.
+        missing_masks: For the same: see `examples.Reading`.
 
     Raises:
         UserError: If there is no such data set, or its files are missing or bad.
     """
+    _require_folder(
+        name,
+        {
+            "task=multilabel": multilabel,
+            "data.label_map": label_map,
+            "data.intensity_range": tuple(intensity_range),
+            "data.missing_masks": missing_masks,
+        },
+    )
     if name == "voc":
         return _load_voc(source, sbd_source, data_dir, splits or voc.SPLITS)
     if name == "folder":
@@ -118,7 +150,14 @@ def load(
             mask_dir=mask_dir,
             val_fraction=val_fraction,
             split_seed=split_seed,
+            label_map=label_map,
+            intensity_range=intensity_range,
+            multilabel=multilabel,
+            missing_masks=missing_masks,
         )
+        path = prepared.prepare(config, data_dir)
+        shared = prepared.read_metadata(path)["shared"]
+        return dataclasses.replace(_open(name, path), notes=_notes(config, shared))
     elif name == "shapes":
         config = shapes.scan()
     else:
@@ -129,6 +168,33 @@ def load(
             f'There is no data set "{name}"; choose one of {", ".join(nearest)}.'
         )
     return _open(name, prepared.prepare(config, data_dir))
+
+
+def _require_folder(name: str, settings: Mapping[str, object]) -> None:
+    """Raises UserError for a setting that only people's own folders have."""
+    given = [setting for setting, value in settings.items() if value]
+    if given and name != "folder":
+        raise UserError(
+            f'{given[0]} is for data.name=folder, but data.name is "{name}"; leave it '
+            "out, or choose your own folder."
+        )
+
+
+def _notes(config: builder.SegmentationConfig, shared: Sequence) -> tuple[str, ...]:
+    """What may be a mistake, and is used all the same."""
+    notes = []
+    if links := folder.links_out(config):
+        notes.append(
+            f"Note: {len(links)} file(s) are links that lead out of "
+            f"{config.files.path}, the first is {links[0]}."
+        )
+    for a, b, count, of_a, of_b in shared:
+        if {a, b} == {"train", "val"}:
+            notes.append(
+                f"Note: {count} image(s) of {b} are the same as in {a}, the first is "
+                f"{of_b} ({of_a} in {a}), so the score is too good."
+            )
+    return tuple(notes)
 
 
 def require_no_leak(trained_on: Iterable[str], scored: str) -> str:
@@ -200,7 +266,11 @@ def _open(name: str, path: pathlib.Path) -> Dataset:
                 max_size=tuple(counted["max_size"]),
                 pixel_counts=np.array(counted["pixel_counts"], np.int64),
                 image_pixel_counts=np.array(counted["image_pixel_counts"], np.int64),
+                num_labelled=counted["num_labelled"],
+                mean=np.array(counted["mean"]),
+                std=np.array(counted["std"]),
             )
             for split, counted in metadata["splits"].items()
         },
+        multilabel=metadata["multilabel"],
     )

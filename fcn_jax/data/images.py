@@ -7,6 +7,9 @@ possible: they run for every example of a training run.
 """
 
 import io
+import math
+import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -14,7 +17,14 @@ import numpy as np
 import scipy.io
 from PIL import Image, ImageOps
 
+from fcn_jax.data import label_map as label_map_lib
 from fcn_jax.errors import UserError
+
+# Of an image that is read, by its header, before memory is taken for it: 1 GB of RGB.
+MAX_PIXELS = 350_000_000
+# Pillow refuses twice as many by itself, and warns from here on; we refuse.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112  # Exif tag; 1 is upright.
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of over 8 bits.
@@ -23,17 +33,24 @@ _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read_image(
-    data: bytes, name: str, *, exif: Literal["refuse", "apply"] = "refuse"
+    data: bytes,
+    name: str,
+    *,
+    exif: Literal["refuse", "apply"] = "refuse",
+    intensity_range: Sequence[float] = (),
 ) -> np.ndarray:
     """Reads an image file of any kind as RGB; of an animation, the first picture.
 
-    Greys of 16 or 32 bits are divided by 257, so that 65535 becomes 255, whatever the
-    largest value of the file is: the same value is the same grey in every file. Floats
-    run from 0 to 1. Transparent pixels are laid over white, as viewers show them.
+    Without a range, greys of 16 or 32 bits are divided by 257, so that 65535 becomes
+    255, whatever the largest value of the file is, and floats run from 0 to 1: the same
+    value is the same grey in every file. Transparent pixels are laid over white, as
+    viewers show them.
 
     Args:
         data: The file.
         name: Its name, for messages.
+        intensity_range: The values that become 0 and 255, of greys of any depth; what
+            lies outside is clipped. Colours are 8 bits a channel and stay as they are.
         exif: What to do if the Exif data say that the picture is to be turned: "refuse"
             where a mask belongs to the image, since nothing tells whether the mask is
             turned already; else "apply".
@@ -53,6 +70,8 @@ def read_image(
                 "alike. Save it upright, for example with `mogrify -auto-orient`."
             )
         image = ImageOps.exif_transpose(image)
+    if intensity_range and image.mode in (*_WIDE, "F", "L"):
+        return _grey(_stretch(np.asarray(image), intensity_range, name))
     if image.mode in _WIDE:
         return _grey(_narrow(np.asarray(image), name))
     if image.mode == "F":
@@ -64,22 +83,27 @@ def read_image(
     return np.array(image.convert("RGB"))
 
 
-def read_mask(data: bytes, name: str) -> np.ndarray:
-    """Reads a mask file whose pixel values are class ids.
+def read_mask(
+    data: bytes, name: str, label_map: label_map_lib.LabelMap | None = None
+) -> np.ndarray:
+    """Reads a mask file whose pixel values are class ids, or are mapped to them.
 
-    A palette only gives the ids colours: the ids are the palette's indices. The ids of
-    a file of one bit are 0 and 1. A file .mat is one of SBD's.
+    A palette only gives the ids colours: the values are the palette's indices, unless
+    the map is of colours. The values of a file of one bit are 0 and 1. A file .mat is
+    one of SBD's.
 
     Args:
         data: The file.
         name: Its name, for messages.
+        label_map: What the values mean; None: they are class ids, 255 void.
 
     Returns:
         uint8 [h, w].
 
     Raises:
         UserError: If the file is no image, damaged, has colours or transparency instead
-            of ids, ids above 255, or is to be turned by its Exif data.
+            of ids, values that the map does not have or above 255, or is to be turned
+            by its Exif data.
     """
     if name.endswith(".mat"):
         return _read_mat(data, name)
@@ -89,10 +113,15 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
             f"{name} is stored turned: its Exif orientation is {_orientation(image)}, "
             "and a mask's must be 1. Save it upright, without Exif data."
         )
+    if label_map is not None and label_map.colours:
+        return label_map.apply(_colours(image, name), name)
     if image.mode in ("1", "L", "P"):
-        return np.array(image).astype(np.uint8)
+        ids = np.array(image).astype(np.uint8)
+        return ids if label_map is None else label_map.apply(ids, name)
     if image.mode in _WIDE:
         ids = np.asarray(image)
+        if label_map is not None and ids.min() >= 0 and ids.max() <= 65535:
+            return label_map.apply(ids, name)
         if ids.min() < 0 or ids.max() > 255:
             bad = ids.min() if ids.min() < 0 else ids.max()
             raise UserError(
@@ -102,8 +131,26 @@ def read_mask(data: bytes, name: str) -> np.ndarray:
         return ids.astype(np.uint8)
     raise UserError(
         f"{name} has pixels of mode {image.mode}; a mask has one channel of class ids "
-        '(mode "L" or "P"), not colours. Replace every colour by the id of its class.'
+        '(mode "L" or "P"), not colours. Say in data.label_map which colour is which '
+        "class, such as #000000:0,#ff0000:1; run_inspect.py --input=FOLDER lists them."
     )
+
+
+def _colours(image: Image.Image, name: str) -> np.ndarray:
+    """Returns a mask's colours, RGB uint8 [h, w, 3]."""
+    if image.mode in _WIDE or image.mode == "F":
+        raise UserError(
+            f"{name} has pixels of mode {image.mode}, but data.label_map has colours; "
+            "save the mask in 8-bit colours, or map its values."
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getextrema()[3][0] < 255:
+            raise UserError(
+                f"{name} has transparent pixels, whose class nothing tells; save it "
+                "without transparency."
+            )
+    return np.asarray(image.convert("RGB"))
 
 
 def _read_mat(data: bytes, name: str) -> np.ndarray:
@@ -164,14 +211,19 @@ def _open(data: bytes, name: str) -> Image.Image:
     """Returns the whole, decoded image."""
     try:
         image = Image.open(io.BytesIO(data))
+        if math.prod(image.size) > MAX_PIXELS:
+            raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
         image.load()
     except Image.UnidentifiedImageError as error:
         raise UserError(
             f"{name} ({len(data)} bytes) is not an image of a known format. Replace "
             "or remove it."
         ) from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{name} is too large an image: {error}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(
+            f"{name} is too large an image ({error}); at most {MAX_PIXELS:,} pixels "
+            "are read, since a small file can claim any size. Cut it into parts."
+        ) from error
     except Exception as error:  # Damaged files make decoders raise nearly anything.
         raise UserError(
             f"{name} is damaged and cannot be decoded: {error}. Replace or remove it."
@@ -196,6 +248,24 @@ def _narrow(values: np.ndarray, name: str) -> np.ndarray:
             "65535 (16 bits) can be read. Save it with 8 or 16 bits."
         )
     return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+
+
+def _stretch(values: np.ndarray, ends: Sequence[float], name: str) -> np.ndarray:
+    """Rounds values from the first to the second end to 0..255; clips the others."""
+    low, high = ends
+    scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+    if not np.isfinite(scaled).all():
+        raise UserError(f"{name} holds values that are no numbers; save it without.")
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+
+
+def check_intensity_range(ends: Sequence[float]) -> None:
+    """Raises UserError unless it is empty, or a lower and a higher value."""
+    if len(ends) not in (0, 2) or (ends and not ends[0] < ends[1]):
+        raise UserError(
+            f"data.intensity_range={tuple(ends)} must be a lower and a higher value, "
+            "such as (0, 4095), or () for all that the file's type can hold."
+        )
 
 
 def _quantize(values: np.ndarray, name: str) -> np.ndarray:

@@ -90,6 +90,7 @@ def eval_batches(
     canvas: tuple[int, int],
     label_canvas: tuple[int, int],
     image_scale: float = 1.0,
+    num_masks: int | None = None,
     places: Sequence[int] | None = None,
     num_workers: int = 0,
     num_threads: int = 2,
@@ -106,6 +107,7 @@ def eval_batches(
         canvas: Height and width that every resized image fits in.
         label_canvas: Height and width that every label fits in.
         image_scale: Factor on the images; labels keep their size.
+        num_masks: Of each image, see `transforms.decode`.
         places: The places in a batch of the examples that this process reads, as
             `sharding.own_examples` has them; None: all.
         num_workers: Number of worker processes; 0 reads in this one.
@@ -127,8 +129,9 @@ def eval_batches(
             canvas=canvas,
             label_canvas=label_canvas,
             image_scale=image_scale,
+            num_masks=num_masks,
         ),
-        transforms.unlabelled_example(canvas, label_canvas),
+        transforms.unlabelled_example(canvas, label_canvas, num_masks),
     )
     num_examples = num_batches(len(source), batch_size) * batch_size
     return _iterate(

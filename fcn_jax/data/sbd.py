@@ -11,7 +11,7 @@ import zlib
 import tqdm
 
 from fcn_jax import download
-from fcn_jax.data import builder, files, folder
+from fcn_jax.data import builder, files, names
 from fcn_jax.errors import UserError
 
 _ARCHIVE = "benchmark.tgz"
@@ -129,9 +129,9 @@ def _items(found: files.Files, root: str, split: str) -> list[builder.Item]:
         raise UserError(
             f"There is no list {where} in {found.path}; copy or download SBD again."
         )
-    for name in folder.read_list(found, where):
-        item = builder.Item(name, f"{root}img/{name}.jpg", f"{root}cls/{name}.mat")
-        for file in (item.image, item.mask):
+    for name in names.read_list(found, where):
+        item = builder.Item(name, f"{root}img/{name}.jpg", (f"{root}cls/{name}.mat",))
+        for file in (item.image, *item.masks):
             if file not in found.names:
                 raise UserError(
                     f'The list {where} has "{name}", but there is no {file} in '

@@ -31,13 +31,17 @@ def scan(seed: int = 0) -> builder.SegmentationConfig:
     """Lists the images to generate."""
     splits = {
         split: [
-            builder.Item(f"{split}_{i:04}", f"{split}/{i}/image", f"{split}/{i}/mask")
+            builder.Item(
+                f"{split}_{i:04}", f"{split}/{i}/image", (f"{split}/{i}/mask",)
+            )
             for i in range(size)
         ]
         for split, size in _SIZES.items()
     }
     files = _Scenes(seed)
-    return builder.make_config(files.path, files, splits, CLASSES, labels.voc_palette())
+    return builder.make_config(
+        files.path, files, splits, CLASSES, palette=labels.voc_palette()
+    )
 
 
 class _Scenes(files_lib.Files):

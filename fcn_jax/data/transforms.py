@@ -41,12 +41,21 @@ _YIQ = np.stack([_LUMA, 0.74 * _RED - 0.27 * _BLUE, 0.48 * _RED + 0.41 * _BLUE])
 _RGB = np.linalg.inv(_YIQ)
 
 
-def decode(record: Mapping) -> dict[str, np.ndarray]:
-    """Returns a record's "image" uint8 [h, w, 3] and "label" uint8 [h, w]."""
-    return {
-        "image": images.decode_image(record["image"]),
-        "label": images.decode_mask(record["mask"]),
-    }
+def decode(record: Mapping, num_masks: int | None = None) -> dict[str, np.ndarray]:
+    """Returns a record's "image" uint8 [h, w, 3] and "label".
+
+    Args:
+        record: The record.
+        num_masks: How many masks of 0, 1 and IGNORE it has; None: one of class ids.
+
+    Returns:
+        The label is uint8 [h, w], or [h, w, num_masks].
+    """
+    label = images.decode_mask(record["mask"])
+    if num_masks is not None:
+        label = label.reshape(num_masks, -1, label.shape[1]).transpose(1, 2, 0)
+        label = np.ascontiguousarray(label)
+    return {"image": images.decode_image(record["image"]), "label": label}
 
 
 def resize(
@@ -70,7 +79,10 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     # INTER_NEAREST is not aligned with the image: it takes the pixel's upper left.
-    return cv2.resize(label, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    resized = cv2.resize(
+        label, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT
+    )
+    return resized.reshape(*size, *label.shape[2:])  # OpenCV drops an axis of one.
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -82,10 +94,10 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 class Augment:
     """Random scale, crop, flip and colours: (record, rng) -> training example.
 
-    The example holds "image" uint8 [H, W, 3], "label" uint8 [H, W] and "size" int32
-    [2], for a crop of H x W. Where the scaled image is smaller than the crop, it lies
-    at the top left, "size" is its height and width, and 0 (image) and IGNORE (label)
-    fill the rest.
+    The example holds "image" uint8 [H, W, 3], "label" uint8 [H, W], or [H, W,
+    num_masks], and "size" int32 [2], for a crop of H x W. Where the scaled image is
+    smaller than the crop, it lies at the top left, "size" is its height and width, and
+    0 (image) and IGNORE (label) fill the rest.
 
     Attributes:
         crop: Height and width of the example, in pixels.
@@ -93,6 +105,7 @@ class Augment:
         image_scale: Factor on top of the random scale.
         flip: Whether every other example is mirrored.
         photometric: Whether brightness, contrast, saturation and hue change.
+        num_masks: See `decode`.
     """
 
     crop: tuple[int, int]
@@ -100,6 +113,7 @@ class Augment:
     image_scale: float = 1.0
     flip: bool = True
     photometric: bool = True
+    num_masks: int | None = None
 
     def __post_init__(self):
         """Raises UserError for sizes and scales that give no image."""
@@ -121,7 +135,7 @@ class Augment:
         self, record: Mapping, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """Returns the example that ``rng`` picks from a record."""
-        decoded = decode(record)
+        decoded = decode(record, self.num_masks)
         image, label = decoded["image"], decoded["label"]
         scale = rng.uniform(*self.scale) * self.image_scale
         rows, height = _window(label.shape[0], self.crop[0], scale, rng)
@@ -130,7 +144,8 @@ class Augment:
             image[rows, columns], label[rows, columns], (height, width)
         )
         if self.flip and rng.random() < 0.5:
-            image, label = cv2.flip(image, 1), cv2.flip(label, 1)
+            image = cv2.flip(image, 1)
+            label = cv2.flip(label, 1).reshape(label.shape)
         if self.photometric:
             image = recolour(image, **_random_colours(rng))
         return {
@@ -212,6 +227,7 @@ def evaluation_example(
     canvas: tuple[int, int],
     label_canvas: tuple[int, int],
     image_scale: float = 1.0,
+    num_masks: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns a whole image, resized by ``image_scale``, and its label at full size.
 
@@ -220,30 +236,34 @@ def evaluation_example(
         canvas: Height and width Hc, Wc that every resized image fits in.
         label_canvas: Height and width Hl, Wl that every label fits in.
         image_scale: Factor on the image alone.
+        num_masks: See `decode`.
 
     Returns:
-        "image" uint8 [Hc, Wc, 3] and "label" uint8 [Hl, Wl], at the top left and
-        filled up with 0 and IGNORE; "size" and "label_size" int32 [2], their true
-        heights and widths.
+        "image" uint8 [Hc, Wc, 3] and "label" uint8 [Hl, Wl], or [Hl, Wl, num_masks],
+        at the top left and filled up with 0 and IGNORE; "size" and "label_size" int32
+        [2], their true heights and widths.
     """
-    decoded = decode(record)
+    decoded = decode(record, num_masks)
     image, label = decoded["image"], decoded["label"]
-    size = scaled_size(label.shape, image_scale)
+    size = scaled_size(label.shape[:2], image_scale)
     return {
         "image": _place(resize_image(image, size), canvas, 0),
         "size": np.array(size, np.int32),
         "label": _place(label, label_canvas, labels.IGNORE),
-        "label_size": np.array(label.shape, np.int32),
+        "label_size": np.array(label.shape[:2], np.int32),
     }
 
 
 def unlabelled_example(
-    canvas: tuple[int, int], label_canvas: tuple[int, int]
+    canvas: tuple[int, int],
+    label_canvas: tuple[int, int],
+    num_masks: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns an evaluation example that counts for nothing: one black, void pixel."""
+    masks = () if num_masks is None else (num_masks,)
     return {
         "image": np.zeros((*canvas, 3), np.uint8),
         "size": np.ones(2, np.int32),
-        "label": np.full(label_canvas, labels.IGNORE, np.uint8),
+        "label": np.full((*label_canvas, *masks), labels.IGNORE, np.uint8),
         "label_size": np.ones(2, np.int32),
     }

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from fcn_jax import download
-from fcn_jax.data import builder, files, folder, labels, sbd
+from fcn_jax.data import builder, files, folder, labels, names, sbd
 from fcn_jax.errors import UserError
 
 # Number of images of each split. Those of VOC 2012 alone are prepared together, each
@@ -122,7 +122,7 @@ def _config(
     found: files.Files, splits: Mapping[str, Sequence[builder.Item]]
 ) -> builder.SegmentationConfig:
     return builder.make_config(
-        found.path, found, splits, labels.VOC_CLASSES, labels.voc_palette()
+        found.path, found, splits, labels.VOC_CLASSES, palette=labels.voc_palette()
     )
 
 
@@ -147,7 +147,7 @@ def _seg11valid(
     """The items of the list beside VOC's own lists, or else of the downloaded one."""
     where = f"{root}{_LISTS}{_SEG11VALID}"
     if where in found.names:
-        names, path = folder.read_list(found, where), found.path / where
+        listed, path = names.read_list(found, where), found.path / where
     else:
         path = pathlib.Path(data_dir).expanduser() / "downloads" / _SEG11VALID
         download.fetch(
@@ -156,15 +156,15 @@ def _seg11valid(
             path=path,
             remedy=f"to {path}",
         )
-        names = path.read_text().split()
+        listed = path.read_text().split()
     by_name = {item.name: item for item in val}
-    for name in names:
+    for name in listed:
         if name not in by_name:
             raise UserError(
                 f"{path} has {name}, which is not in VOC 2012's val; give the whole of "
                 "VOC 2012, and the list as it was published."
             )
-    return [by_name[name] for name in names]
+    return [by_name[name] for name in listed]
 
 
 def _trainaug(
@@ -183,7 +183,9 @@ def _trainaug(
 
 def _below(prefix: str, item: builder.Item) -> builder.Item:
     return dataclasses.replace(
-        item, image=f"{prefix}/{item.image}", mask=f"{prefix}/{item.mask}"
+        item,
+        image=f"{prefix}/{item.image}",
+        masks=tuple(f"{prefix}/{mask}" for mask in item.masks),
     )
 
 

@@ -1,25 +1,21 @@
-"""Scores a network on a whole split, at the masks' own sizes."""
+"""Counts right and wrong pixels of a whole split, at the masks' own sizes."""
 
-import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 import tqdm
-from etils import epath
 
-from fcn_jax import agreement, processes, sharding
-from fcn_jax.data import datasets, labels, pipeline, transforms
-from fcn_jax.errors import UserError
-from fcn_jax.evaluation import metrics, trained
+from fcn_jax import processes, sharding
+from fcn_jax.data import datasets, pipeline, transforms
+from fcn_jax.evaluation import tasks
 from fcn_jax.models import fcn, upsampling
-from fcn_jax.training import checkpoints, resume
 
 
-def predict(model: fcn.FCN, variables: dict, image, size, out_size, canvas):
-    """The class of every pixel.
+def logits(model: fcn.FCN, variables: dict, image, size, out_size, canvas) -> jax.Array:
+    """The scores of every pixel.
 
     Args:
         model: a network.
@@ -31,16 +27,20 @@ def predict(model: fcn.FCN, variables: dict, image, size, out_size, canvas):
         canvas: static (H, W) that holds every out size.
 
     Returns:
-        uint8 [B,H,W]; outside ``out_size`` it means nothing.
+        float32 [B,H,W,C]; outside ``out_size`` it means nothing.
     """
-    logits = model.apply(variables, image, size)
+    scores = model.apply(variables, image, size)
     if out_size is not None:
-        logits = upsampling.resize(logits, size, out_size, canvas)
-    return logits.argmax(-1).astype("uint8")
+        scores = upsampling.resize(scores, size, out_size, canvas)
+    return scores
 
 
 class Evaluator:
-    """Scores variables on one split; compiled once, used at every evaluation."""
+    """Scores variables on one split; compiled once, used at every evaluation.
+
+    Attributes:
+        counts: int64, those of the latest evaluation, see ``Task.count``.
+    """
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Evaluator:
         dataset: datasets.Dataset,
         split: str,
         *,
+        task: tasks.Task,
         mesh: jax.sharding.Mesh,
         batch_size: int,
         image_scale: float = 1.0,
@@ -60,6 +61,7 @@ class Evaluator:
             model: scores ``len(dataset.class_names)`` classes.
             dataset: labels in its own ids.
             split: name of the split to score.
+            task: what the logits mean.
             mesh: all devices; they share every batch.
             batch_size: images at a time, on all devices together; is made a multiple
                 of the parts that the mesh splits a batch into.
@@ -71,6 +73,7 @@ class Evaluator:
             UserError: no such split.
         """
         self._dataset, self._split, self._mesh = dataset, dataset.split(split), mesh
+        self._task = task
         parts = sharding.num_parts(mesh)
         batch_size = -(-batch_size // parts) * parts
         largest = self._split.max_size
@@ -85,14 +88,13 @@ class Evaluator:
             "num_workers": num_workers,
             "num_threads": num_threads,
             "places": sharding.own_examples(mesh, batch_size),
+            "num_masks": dataset.num_masks,
         }
-        num_classes = len(dataset.class_names)
+        of_masks = sharding.of_batch(mesh, 4 if task.multilabel else 3)
 
-        @jax.jit(
-            out_shardings=(sharding.replicated(mesh), sharding.of_batch(mesh, 3)),
-        )
+        @jax.jit(out_shardings=(sharding.replicated(mesh), of_masks))
         def step(variables, batch):
-            predictions = predict(
+            scores = logits(
                 model,
                 sharding.whole(variables, mesh),
                 batch["image"],
@@ -100,23 +102,30 @@ class Evaluator:
                 None if image_scale == 1 else batch["label_size"],
                 label_canvas,
             )
-            counts = metrics.confusion(batch["label"], predictions, num_classes)
-            return counts, predictions
+            return task.count(batch["label"], scores), task.classify(scores)
 
         self._step = step
 
     def __call__(
-        self, variables: dict, *, keep: Collection[int] = ()
+        self,
+        variables: dict,
+        *,
+        keep: Collection[int] = (),
+        visit: Callable[[int, dict, np.ndarray], None] | None = None,
     ) -> tuple[dict[str, Any], dict[int, np.ndarray]]:
         """Scores the split.
 
         Args:
-            variables: see ``predict``.
+            variables: see ``logits``.
             keep: numbers of the images whose predictions are wanted.
+            visit: is called in the main process with the number of each image, its
+                record and its prediction, of its own size; to be given in all
+                processes or none.
 
         Returns:
-            The scores, see ``metrics.scores``, and the wanted predictions by number,
-            uint8 [H,W], of at least the largest height and width of the split.
+            The scores, see ``Task.scores``, and the wanted predictions by number,
+            uint8 [H,W] or [H,W,C], of at least the largest height and width of the
+            split.
         """
         num_images, batch_size = len(self._split.source), self._stream["batch_size"]
         # One batch is in work while the counts of the one before are fetched.
@@ -135,18 +144,27 @@ class Evaluator:
                 if waiting is not None:
                     total += np.asarray(waiting, np.int64)
                 waiting = counts
-                numbers = range(i * batch_size, (i + 1) * batch_size)
-                if wanted := set(keep) & set(numbers):
+                numbers = range(i * batch_size, min((i + 1) * batch_size, num_images))
+                wanted = set(keep) & set(numbers)
+                if wanted or visit:
                     rows = sharding.gather(predictions)
                     kept |= {n: rows[n - numbers.start] for n in wanted}
-                progress.update(min(batch_size, num_images - numbers.start))
+                if visit:
+                    sizes = sharding.gather(batch["label_size"])
+                    for n, row, (h, w) in zip(numbers, rows, sizes, strict=False):
+                        if processes.is_main():
+                            visit(n, self._split.source[n], row[:h, :w])
+                progress.update(len(numbers))
             total += np.asarray(waiting, np.int64)
-        labelled = int(self._split.pixel_counts.sum())
-        if total.sum() != labelled:
+        if total.sum() != self._split.num_labelled:
             raise AssertionError(
-                f"Scored {total.sum()} pixels of {labelled} labelled ones."
+                f"Scored {total.sum()} pixels of {self._split.num_labelled} labelled "
+                "ones."
             )
-        scores = metrics.scores(total, self._dataset.class_names, num_images=num_images)
+        self.counts = total
+        scores = self._task.scores(
+            total, self._dataset.class_names, num_images=num_images
+        )
         return scores, kept
 
 
@@ -162,130 +180,10 @@ def make_evaluator(
         model,
         dataset,
         split,
+        task=tasks.make(config.task, len(dataset.class_names), config.thresholds),
         mesh=mesh,
         batch_size=config.eval_batch_size,
         image_scale=config.data.image_scale,
         num_workers=config.data.num_workers,
         num_threads=config.data.num_threads,
     )
-
-
-def load_dataset(
-    data: ml_collections.ConfigDict, splits: Collection[str]
-) -> datasets.Dataset:
-    """The data set that a config's ``data`` names, with the splits that are wanted.
-
-    The main process prepares it, if need be. The others then find it prepared, or where
-    they have a disk of their own, prepare it there.
-
-    Raises:
-        UserError: as ``datasets.load``; or processes that have different data.
-    """
-    dataset = agreement.main_first(
-        lambda: datasets.load(
-            data.name,
-            source=data.source,
-            data_dir=data.dir,
-            image_dir=data.image_dir,
-            mask_dir=data.mask_dir,
-            val_fraction=data.val_fraction,
-            split_seed=data.split_seed,
-            splits=splits,
-            sbd_source=data.sbd_source,
-        )
-    )
-    facts = {"class names": dataset.class_names}
-    for name, split in dataset.splits.items():
-        facts[f"number of images of {name}"] = len(split.source)
-        facts[f"pixels of each class of {name}"] = split.pixel_counts.tolist()
-    agreement.require_same(facts, "give all of them the same data")
-    return dataset
-
-
-def find_classes(data: ml_collections.ConfigDict) -> tuple[tuple[str, ...], np.ndarray]:
-    """The class names and the palette of a config's data, without PASCAL VOC's files.
-
-    Raises:
-        UserError: as ``load_dataset``, for other data than PASCAL VOC.
-    """
-    if data.name == "voc":
-        return labels.VOC_CLASSES, labels.voc_palette()
-    dataset = load_dataset(data, (data.val_split,))
-    return dataset.class_names, dataset.palette
-
-
-def evaluate_run(
-    run: trained.Trained, split: str, folder: epath.PathLike
-) -> tuple[dict[str, Any], epath.Path]:
-    """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to a folder.
-
-    Args:
-        run: the checkpoint.
-        split: its name; "" for the validation split of the training.
-        folder: for the file.
-
-    Returns:
-        The scores and the file.
-
-    Raises:
-        UserError: no such split, images that were trained on, or a data set that has
-            changed classes.
-    """
-    split = split or run.config.data.val_split
-    warning = datasets.require_no_leak(
-        run.trained_on, f"{run.config.data.name}/{split}"
-    )
-    dataset = load_dataset(run.config.data, (split,))
-    if warning:
-        processes.say(warning)
-    return _score(run, dataset, split, folder)
-
-
-def evaluate_weights(
-    config: ml_collections.ConfigDict,
-    split: str,
-    folder: epath.PathLike,
-    mesh: jax.sharding.Mesh | None = None,
-) -> tuple[dict[str, Any], epath.Path]:
-    """Scores ``config.init_from`` and writes ``eval_<split>_<its name>.json``.
-
-    Args:
-        config: describes the network, the weights and the data.
-        split: its name; "" for ``config.data.val_split``.
-        folder: for the file, made if need be.
-        mesh: see ``trained.load``.
-
-    Returns:
-        The scores and the file.
-
-    Raises:
-        UserError: as ``evaluate_run``; weights that are no whole network; or a folder
-            that holds a run, whose scores these would seem to be.
-    """
-    if checkpoints.has_checkpoints(folder):
-        raise UserError(
-            f"{folder} holds a run; leave out --config to score that, or choose "
-            "another --workdir for the scores of config.init_from."
-        )
-    split = split or config.data.val_split
-    weights = trained.read_weights(config)
-    warning = datasets.require_no_leak(
-        weights.trained_on, f"{config.data.name}/{split}"
-    )
-    dataset = load_dataset(config.data, (split,))
-    run, report = trained.from_weights(
-        config, weights, dataset.class_names, dataset.palette, mesh
-    )
-    processes.say("\n".join(filter(None, (report, warning))))
-    return _score(run, dataset, split, folder)
-
-
-def _score(run: trained.Trained, dataset: datasets.Dataset, split: str, folder):
-    resume.require_same_classes(run.class_names, dataset.class_names)
-    evaluator = make_evaluator(run.config, run.model, dataset, split, run.mesh)
-    scores, _ = evaluator(run.variables)
-    path = epath.Path(folder) / f"eval_{split}_{run.name}.json"
-    if processes.is_main():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(scores, indent=2) + "\n")
-    return scores, path

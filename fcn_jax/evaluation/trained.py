@@ -1,6 +1,7 @@
 """A network with everything needed to use it: from a workdir, or published weights."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -9,6 +10,7 @@ from etils import epath
 
 from fcn_jax import agreement, sharding
 from fcn_jax.errors import UserError
+from fcn_jax.evaluation import tasks
 from fcn_jax.models import fcn
 from fcn_jax.models.weights import Weights
 from fcn_jax.training import checkpoints, init_from, resume, setup, state
@@ -24,6 +26,7 @@ class Trained:
         class_names: name of each class id.
         palette: uint8 [256,3], RGB of each class id.
         model: maps images to logits.
+        task: what the logits mean.
         variables: for ``model.apply``, on ``mesh``, see ``sharding.of_state``.
         mesh: all devices.
         trained_on: data sets and splits, such as ``voc/train``.
@@ -34,6 +37,7 @@ class Trained:
     class_names: tuple[str, ...]
     palette: np.ndarray
     model: fcn.FCN
+    task: tasks.Task
     variables: dict
     mesh: jax.sharding.Mesh
     trained_on: tuple[str, ...]
@@ -43,6 +47,7 @@ def load(
     workdir: epath.PathLike,
     step: str = "best",
     mesh: jax.sharding.Mesh | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Trained:
     """Loads a checkpoint.
 
@@ -50,6 +55,7 @@ def load(
         workdir: of a run.
         step: ``best`` by validation mIoU, ``latest``, or a step's number.
         mesh: the devices to use; None: all, for a batch's images.
+        thresholds: of a multilabel task, see ``tasks.make``; None: the config's.
 
     Raises:
         UserError: no such workdir or step, or a damaged checkpoint.
@@ -61,6 +67,9 @@ def load(
         number = checkpoints.find_step(checkpointer, step)
         metadata = checkpoints.read_metadata(checkpointer, number)
         config = ml_collections.ConfigDict(metadata["config"])
+        if thresholds:
+            config.thresholds = tuple(thresholds)
+        task = _make_task(config, metadata["class_names"])
         model = setup.make_model(
             config,
             len(metadata["class_names"]),
@@ -79,10 +88,17 @@ def load(
         class_names=tuple(metadata["class_names"]),
         palette=np.asarray(metadata["palette"], np.uint8),
         model=model,
+        task=task,
         variables=variables,
         mesh=mesh,
         trained_on=tuple(metadata["trained_on"]),
     )
+
+
+def _make_task(
+    config: ml_collections.ConfigDict, class_names: Sequence[str]
+) -> tasks.Task:
+    return tasks.make(config.task, len(class_names), config.thresholds)
 
 
 def read_weights(config: ml_collections.ConfigDict) -> Weights:
@@ -147,6 +163,7 @@ def from_weights(
         class_names=tuple(class_names),
         palette=palette,
         model=model,
+        task=_make_task(config, class_names),
         variables=sharding.put(variables, sharding.of_state(mesh, variables)),
         mesh=mesh,
         trained_on=weights.trained_on,

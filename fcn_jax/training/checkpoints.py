@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 
 from fcn_jax import remote
 from fcn_jax.errors import UserError
-from fcn_jax.training import damage
+from fcn_jax.training import damage, older_runs
 from fcn_jax.training import state as state_lib
 
 FOLDER = "checkpoints"
@@ -136,17 +136,9 @@ def restore(
 def read_metadata(checkpointer: ocp.training.Checkpointer, step: int) -> dict[str, Any]:
     """The metadata that a checkpoint was saved with."""
     with damage.naming(checkpointer, step):
-        return _complete(checkpointer.checkpointables_metadata(step).custom_metadata)
-
-
-def _complete(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Adds what runs did not save before there were other weights to start from."""
-    model, data = metadata["config"]["model"], metadata["config"]["data"]
-    return {
-        "mean": model["mean"],
-        "std": model["std"],
-        "trained_on": [f"{data['name']}/{data['train_split']}"],
-    } | metadata
+        return older_runs.complete(
+            checkpointer.checkpointables_metadata(step).custom_metadata
+        )
 
 
 def write_config(workdir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
@@ -217,7 +209,7 @@ def _read_folder(path: epath.Path) -> tuple[dict, dict[str, Any]]:
     if not (path / "model").exists():
         raise FileNotFoundError
     found = ocp.checkpointables_metadata(path)
-    metadata = _complete(found.custom_metadata)
+    metadata = older_runs.complete(found.custom_metadata)
     like = jax.tree.map(
         lambda leaf: np.empty(leaf.shape, leaf.dtype),
         found.metadata["model"],

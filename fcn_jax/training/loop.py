@@ -20,7 +20,7 @@ from fcn_jax.data import datasets, pipeline
 from fcn_jax.errors import Preempted, UserError
 from fcn_jax.evaluation import evaluate, metrics
 from fcn_jax.reporting import colors, log, table
-from fcn_jax.training import checkpoints, init_from, resume, setup
+from fcn_jax.training import checkpoints, init_from, inputs, resume, setup
 from fcn_jax.training import state as state_lib
 
 OVERLAYS = "overlays"
@@ -56,23 +56,22 @@ def train_and_evaluate(
         resume.require_same_config(saved["config"], config)
     else:
         weights = setup.read_weights(config)
-    inherited = setup.inherit(saved, weights)
+    before = saved["trained_on"] if saved else weights.trained_on if weights else ()
     here = f"{config.data.name}/{config.data.train_split}"
-    trained_on = list(dict.fromkeys([*inherited.trained_on, here]))
+    trained_on = list(dict.fromkeys([*before, here]))
     warning = datasets.require_no_leak(
         trained_on, f"{config.data.name}/{config.data.val_split}"
     )
-    dataset = evaluate.load_dataset(
-        config.data, (config.data.train_split, config.data.val_split)
+    dataset = inputs.load_dataset(
+        config, (config.data.train_split, config.data.val_split)
     )
     train_split = dataset.split(config.data.train_split)
     num_classes = len(dataset.class_names)
     if saved is not None:
         resume.require_same_classes(saved["class_names"], dataset.class_names)
 
-    model = setup.make_model(
-        config, num_classes, mean=inherited.mean, std=inherited.std
-    )
+    mean, std = setup.preprocessing(saved, weights, train_split)
+    model = setup.make_model(config, num_classes, mean=mean, std=std)
     if weights is not None:
         transplant = init_from.transplant(
             weights,
@@ -83,7 +82,7 @@ def train_and_evaluate(
         )
     init_key, step_key = sharding.random_keys(config.seed, mesh)
     training = setup.make_training(config, model, train_split, mesh)
-    augment = setup.make_augment(config, train_split.max_size, mesh)
+    augment = inputs.make_augment(config, train_split.max_size, mesh, dataset.num_masks)
     evaluator = evaluate.make_evaluator(
         config, model, dataset, config.data.val_split, mesh
     )

@@ -28,6 +28,7 @@ OPERATIONAL = (
     "mesh.fsdp",
     "mesh.spatial",
     "num_overlays",
+    "thresholds",
     "weights_cache",
 )
 

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: checked numbers, network, optimizer, images."""
+"""From a config to the parts of a run: checked numbers, network, loss, optimizer."""
 
 import functools
 import math
@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 
 from fcn_jax import sharding
-from fcn_jax.data import datasets, transforms
+from fcn_jax.data import datasets
 from fcn_jax.errors import UserError
+from fcn_jax.evaluation import tasks
 from fcn_jax.models import fcn
 from fcn_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
-from fcn_jax.training import init_from, losses, optim
+from fcn_jax.training import init_from, inputs, losses, optim
 from fcn_jax.training import state as state_lib
 from fcn_jax.training import step as step_lib
 
@@ -32,15 +34,31 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"loss.reduction={config.loss.reduction!r} is not known; use one of "
             f"{losses.REDUCTIONS}."
         )
-    if not 0 <= config.loss.label_smoothing < 1:
+    terms = make_loss(config).terms
+    if config.loss.reduction == "sum" and terms != ("cross_entropy",):
         raise UserError(
-            f"loss.label_smoothing={config.loss.label_smoothing} must be at least 0 "
-            "and less than 1."
+            f"loss.reduction='sum' is of cross_entropy alone, but the loss has "
+            f"{', '.join(terms)}; use loss.reduction=mean."
         )
+    tasks.make(config.task, max(2, len(config.thresholds)), config.thresholds)
     if config.seed < 0:
         raise UserError(f"seed={config.seed} must be 0 or more.")
-    make_augment(config, (1, 1))
+    inputs.make_augment(config, (1, 1))
     make_model(config, 2)
+
+
+def make_loss(
+    config: ml_collections.ConfigDict, class_weights: np.ndarray | None = None
+) -> losses.Loss:
+    """The config's loss; raises UserError for one that cannot be."""
+    return losses.Loss(
+        multilabel=config.task == "multilabel",
+        weights={name: config.loss[name] for name in losses.TERMS},
+        class_weights=class_weights,
+        label_smoothing=config.loss.label_smoothing,
+        focal_gamma=config.loss.focal_gamma,
+        ohem_fraction=config.loss.ohem_fraction,
+    )
 
 
 def make_mesh(config: ml_collections.ConfigDict) -> jax.sharding.Mesh:
@@ -98,50 +116,22 @@ def read_weights(config: ml_collections.ConfigDict) -> Weights | None:
     return weights
 
 
-class Inherited(NamedTuple):
-    """What a run has from the one that it goes on from, or from its weights."""
-
-    mean: Sequence[float] = IMAGENET_MEAN
-    std: Sequence[float] = IMAGENET_STD
-    trained_on: Sequence[str] = ()
-
-
-def inherit(saved: dict[str, Any] | None, weights: Weights | None) -> Inherited:
-    """Takes it from a checkpoint's metadata or else from weights, where there are."""
-    if saved is not None:
-        return Inherited(saved["mean"], saved["std"], saved["trained_on"])
-    if weights is not None:
-        return Inherited(weights.mean, weights.std, weights.trained_on)
-    return Inherited()
-
-
-def make_augment(
-    config: ml_collections.ConfigDict,
-    max_size: tuple[int, int],
-    mesh: jax.sharding.Mesh | None = None,
-) -> transforms.Augment:
-    """How the config changes training images.
+def preprocessing(
+    saved: dict[str, Any] | None, weights: Weights | None, split: datasets.Split
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation, for where the config leaves them open.
 
     Args:
-        config: where ``augment.crop`` is empty, images are not cropped.
-        max_size: the largest height and width of the training images.
-        mesh: where whole images go, whose rows it has to share evenly.
-
-    Raises:
-        UserError: sizes and scales that give no image.
+        saved: metadata of the checkpoint that the run goes on from, whose they are.
+        weights: else those that the run starts from.
+        split: else its images.
     """
-    augment, image_scale = config.augment, config.data.image_scale
-    largest = max(augment.scale, default=1) * image_scale
-    whole = transforms.scaled_size(max_size, largest)
-    if mesh is not None:
-        whole = sharding.canvas(mesh, whole)
-    return transforms.Augment(
-        crop=tuple(augment.crop) or whole,
-        scale=tuple(augment.scale),
-        image_scale=image_scale,
-        flip=augment.flip,
-        photometric=augment.photometric,
-    )
+    if saved is not None:
+        return saved["mean"], saved["std"]
+    if weights is not None:
+        return weights.mean, weights.std
+    # Images of a single colour have no deviation to divide by.
+    return split.mean.tolist(), np.maximum(split.std, 1.0).tolist()
 
 
 def make_optimizer(
@@ -216,10 +206,12 @@ def make_training(
         model,
         tx,
         trainable=trainable,
-        class_weights=losses.resolve_class_weights(
-            config.loss.class_weights, split, model.num_classes
+        loss=make_loss(
+            config,
+            losses.resolve_class_weights(
+                config.loss.class_weights, split, model.num_classes
+            ),
         ),
-        label_smoothing=config.loss.label_smoothing,
         reduction=config.loss.reduction,
         accumulation_steps=config.accumulation_steps,
         mesh=mesh,

@@ -1,0 +1,54 @@
+"""What is written about the project is true of it."""
+
+import ast
+import pathlib
+import re
+import runpy
+
+import pytest
+
+from configs import default
+from fcn_jax.training import resume
+
+ROOT = pathlib.Path(__file__).parents[1]
+configuration = runpy.run_path(str(ROOT / "docs/configuration.py"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_reference_of_all_settings_is_up_to_date():
+    text = (ROOT / "docs/configuration.md").read_text()
+    source = (ROOT / "configs/default.py").read_text()
+    assert text == configuration["render"](source), "run python docs/configuration.py"
+
+
+def test_the_reference_has_every_setting_with_its_default_and_its_meaning():
+    source = (ROOT / "configs/default.py").read_text()
+    found = configuration["fields"](source)
+    expected = resume.flatten(default.get_config().to_dict())
+    assert {name: ast.literal_eval(value) for name, value, _ in found} == expected
+    assert all(len(meaning) > 10 for _, _, meaning in found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_are_written_about_exist(page):
+    known = resume.flatten(default.get_config().to_dict())
+    for name in re.findall(r"--config\.([a-z_.]+)", page.read_text()):
+        assert name in known, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_that_are_written_about_exist(page):
+    """Of every command line in the text."""
+    text = page.read_text().replace("\\\n", " ")
+    for script, rest in re.findall(r"(run_\w+\.py)((?: +-[^\n`|]+)*)", text):
+        source = (ROOT / script).read_text() + (ROOT / "fcn_jax/cli.py").read_text()
+        for flag in re.findall(r"--(\w+)(?=[=\s]|$)", rest):
+            defined = re.search(rf'"{flag.removeprefix("no")}"', source)
+            assert defined or flag == "help", (script, flag)
