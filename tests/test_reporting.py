@@ -142,7 +142,8 @@ def test_table_has_every_score_in_aligned_columns():
 
 
 def test_table_of_nothing_has_no_shares():
-    empty = SCORES | {"pixels_per_class": dict.fromkeys(SCORES["pixels_per_class"], 0)}
+    none = dict.fromkeys(SCORES["pixels_per_class"], 0)
+    empty = SCORES | {"pixels_per_class": none, "num_pixels": 0}
     text = table.per_class_table(tuple(SCORES["iou_per_class"]), empty)
     assert "%" not in text
 
@@ -245,3 +246,56 @@ def test_progress_counts_images_but_not_pauses():
 )
 def test_durations_are_short(seconds, words):
     assert log.duration(seconds) == words
+
+
+MASKS = np.array([[[1, 0], [1, 1]], [[0, 0], [255, 0]]], np.uint8)  # [2, 2, 2]
+
+
+def test_classes_that_share_a_pixel_mix_their_colours():
+    palette = np.zeros((256, 3), np.uint8)
+    palette[:2] = (200, 0, 0), (0, 100, 50)
+    found = colors.colorize(MASKS, palette).tolist()
+    assert found == [[[200, 0, 0], [100, 50, 25]], [[0, 0, 0], [0, 0, 0]]]
+    image = np.full((2, 2, 3), 10, np.uint8)
+    found = colors.overlay(image, MASKS, palette, alpha=0.5).tolist()
+    assert found == [[[105, 5, 5], [55, 30, 18]], [[10, 10, 10], [10, 10, 10]]]
+
+
+def test_a_panel_of_many_labels_names_those_that_occur():
+    names, palette = ("crack", "rust"), np.zeros((256, 3), np.uint8)
+    palette[:2] = (200, 0, 0), (0, 100, 50)
+    image = np.zeros((2, 2, 3), np.uint8)
+    both = colors.panel(image, MASKS, MASKS, palette, names)
+    assert (both == (0, 100, 50)).all(-1).any()  # The square of rust's legend.
+    only = MASKS * np.array([1, 0], np.uint8)
+    one = colors.panel(image, only, only, palette, names)
+    assert not (one == (0, 100, 50)).all(-1).any()
+
+
+def test_table_of_many_labels():
+    scores = {
+        "pixel_accuracy": 0.9,
+        "mean_iou": 0.5,
+        "mean_dice": 0.625,
+        "iou_per_class": {"crack": 0.25, "rust": None},
+        "dice_per_class": {"crack": 0.4, "rust": None},
+        "precision_per_class": {"crack": 0.5, "rust": None},
+        "recall_per_class": {"crack": 1.0, "rust": None},
+        "threshold_per_class": {"crack": 0.5, "rust": 0.35},
+        "best_threshold_per_class": {"crack": 0.61, "rust": None},
+        "best_iou_per_class": {"crack": 0.3, "rust": None},
+        "pixels_per_class": {"crack": 3, "rust": 0},
+        "num_images": 2,
+        "num_pixels": 24,
+    }
+    lines = table.per_class_table(("crack", "rust"), scores).splitlines()
+    cells = [re.split(r"  +", line.strip()) for line in lines]
+    assert cells[0][1:] == [
+        *("IoU", "Dice", "precision", "recall", "threshold", "best", "pixels"),
+    ]
+    assert cells[2] == [
+        *("crack", "0.2500", "0.4000", "0.5000", "1.0000", "0.50", "0.61", "25.00%"),
+    ]
+    assert cells[3] == ["rust", "-", "-", "-", "-", "0.35", "-", "0.00%"]
+    assert ["mean Dice", "0.6250"] in cells
+    assert len({len(line) for line in lines[:5]}) == 1

@@ -1,4 +1,8 @@
-"""Pictures of class ids: masks, overlays and panels for people to look at."""
+"""Pictures of predictions: masks, overlays and panels for people to look at.
+
+A prediction, or a truth, is uint8 [h, w] of class ids, or where a pixel may be of
+several classes uint8 [h, w, C], 1 where a class is present, with `IGNORE` for void.
+"""
 
 import io
 import os
@@ -10,7 +14,7 @@ from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 from fcn_jax import remote
-from fcn_jax.data import images, labels
+from fcn_jax.data import labels, transforms
 
 _PAPER = (255, 255, 255)
 _INK = (32, 32, 32)
@@ -18,18 +22,28 @@ _MIN_SIDE = 256  # Smaller images are enlarged in panels, so that captions fit.
 
 
 def colorize(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Returns the colours, uint8 [h, w, 3], of class ids, uint8 [h, w]."""
-    return palette[ids]
+    """Returns the colours of a prediction, uint8 [h, w, 3].
+
+    Where several classes are present it is the mean of theirs, where none is, black.
+    """
+    if ids.ndim == 2:
+        return palette[ids]
+    present = (ids == 1).astype(np.float32)
+    colours = present @ palette[: ids.shape[-1]].astype(np.float32)
+    number = np.maximum(present.sum(-1, keepdims=True), 1)
+    return np.rint(colours / number).astype(np.uint8)
 
 
 def overlay(
     image: np.ndarray, ids: np.ndarray, palette: np.ndarray, alpha: float = 0.5
 ) -> np.ndarray:
-    """Lays the colours of class ids over an image; void pixels stay as they are.
+    """Lays the colours of a prediction over an image.
+
+    Void pixels, and those where of several classes none is present, stay as they are.
 
     Args:
         image: RGB, uint8 [h, w, 3].
-        ids: Class ids, uint8 [h, w].
+        ids: The prediction.
         palette: Colours, uint8 [256, 3].
         alpha: Weight of the colours, from 0 to 1.
 
@@ -37,8 +51,8 @@ def overlay(
         RGB, uint8 [h, w, 3].
     """
     mixed = np.rint((1 - alpha) * image + alpha * colorize(ids, palette))
-    void = (ids == labels.IGNORE)[..., None]
-    return np.where(void, image, mixed.astype(np.uint8))
+    bare = ids == labels.IGNORE if ids.ndim == 2 else ~(ids == 1).any(-1)
+    return np.where(bare[..., None], image, mixed.astype(np.uint8))
 
 
 def panel(
@@ -52,15 +66,15 @@ def panel(
 
     Args:
         image: RGB, uint8 [h, w, 3].
-        truth: Class ids, uint8 [h, w].
-        prediction: Class ids, uint8 [h, w].
+        truth: The truth.
+        prediction: The prediction, of the same shape.
         palette: Colours, uint8 [256, 3].
         class_names: Names of the classes.
 
     Returns:
         RGB, uint8 [H, W, 3]; small images are enlarged by a whole factor.
     """
-    height, width = truth.shape
+    height, width = truth.shape[:2]
     factor = max(1, -(-_MIN_SIDE // max(height, width)))
     height, width = height * factor, width * factor
     text = max(13, round(0.04 * max(height, width)))
@@ -104,16 +118,17 @@ def panels(
     """Returns a `panel` for each name.
 
     Args:
-        pairs: By name: a record of a data set, and the ids predicted for its image in
-            the top left of uint8 [H, W].
+        pairs: By name: a record of a data set, and the prediction for its image in the
+            top left of uint8 [H, W] or [H, W, C].
         palette: uint8 [256, 3].
         class_names: By id.
     """
     pictures = {}
     for name, (record, prediction) in sorted(pairs.items()):
-        image = images.decode_image(record["image"])
-        truth = images.decode_mask(record["mask"])
-        height, width = truth.shape
+        num_masks = prediction.shape[2] if prediction.ndim == 3 else None
+        decoded = transforms.decode(record, num_masks)
+        image, truth = decoded["image"], decoded["label"]
+        height, width = truth.shape[:2]
         pictures[name] = panel(
             image, truth, prediction[:height, :width], palette, class_names
         )
@@ -122,6 +137,9 @@ def panels(
 
 def _ids(*masks: np.ndarray) -> list[int]:
     """Returns the ids that occur in any of the masks, in order."""
+    if masks[0].ndim == 3:
+        present = np.any([(mask == 1).any((0, 1)) for mask in masks], axis=0)
+        return np.flatnonzero(present).tolist()
     counts = sum(np.bincount(mask.ravel(), minlength=256) for mask in masks)
     return np.flatnonzero(counts).tolist()
 
