@@ -98,6 +98,30 @@ def define_mesh() -> flags.FlagHolder:
     )
 
 
+def define_thresholds() -> flags.FlagHolder:
+    """The flag ``--thresholds`` of a script that uses a trained network."""
+    return flags.DEFINE_list(
+        "thresholds",
+        [],
+        "Of a multilabel network: the probabilities from which a class is present, one "
+        "for all classes or one for each, with commas; default: those of its config.",
+    )
+
+
+def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
+    """The numbers of a list flag.
+
+    Raises:
+        UserError: one of them is no number.
+    """
+    try:
+        return tuple(float(part) for part in flag.value)
+    except ValueError as error:
+        raise UserError(
+            f"--{flag.name}={','.join(flag.value)} must be numbers with commas between."
+        ) from error
+
+
 def make_mesh(sizes: list[str]) -> jax.sharding.Mesh:
     """The mesh that ``--mesh`` means.
 

@@ -24,13 +24,11 @@ def _patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     k, _, c_in, c_out = kernel.shape
     if padding == "SAME":
         x = jnp.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-    b, h, w = x.shape[0], x.shape[1] - k + 1, x.shape[2] - k + 1
+    h, w = x.shape[1] - k + 1, x.shape[2] - k + 1
     windows = jnp.concatenate(
         [x[:, i : i + h, j : j + w] for i in range(k) for j in range(k)], axis=-1
     )
-    return (
-        windows.reshape(b * h * w, -1) @ kernel.reshape(k * k * c_in, c_out)
-    ).reshape(b, h, w, c_out)
+    return windows @ kernel.reshape(k * k * c_in, c_out)
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:

@@ -26,9 +26,11 @@ def bilinear_filter(stride: int) -> np.ndarray:
 
 def bilinear_matrix(n: int, stride: int, offset: int, size: int) -> np.ndarray:
     """A window of the 1-D bilinear transposed convolution, as a matrix [size, n]."""
-    out = np.arange(offset, offset + size, dtype=np.float32)[:, None]
-    centre = np.arange(n, dtype=np.float32)[None, :] * stride + stride - 0.5
-    return np.maximum(0, 1 - np.abs(out - centre) / stride)
+    # Where a network is exported for images of any size, sizes are symbols, not numbers.
+    xp = np if isinstance(n + offset + size, int) else jnp
+    out = xp.arange(offset, offset + size, dtype=np.float32)[:, None]
+    centre = xp.arange(n, dtype=np.float32)[None, :] * stride + stride - 0.5
+    return xp.maximum(0, 1 - xp.abs(out - centre) / stride)
 
 
 def _along_rows_and_columns(x: jax.Array, rows, columns) -> jax.Array:
@@ -100,6 +102,35 @@ def resize(x: jax.Array, sizes: jax.Array, out_sizes: jax.Array, canvas) -> jax.
         matrices(sizes[:, 0], out_sizes[:, 0], h, canvas[0]),
         matrices(sizes[:, 1], out_sizes[:, 1], w, canvas[1]),
     )
+
+
+def sample(
+    x: jax.Array,
+    rows: tuple[jax.Array, jax.Array],
+    columns: tuple[jax.Array, jax.Array],
+) -> jax.Array:
+    """Looks up a grid of positions in every map of a batch, bilinearly.
+
+    ``resize`` for a part of the pixels, whose positions the caller has computed. A cell
+    and a fraction tell them exactly, however large the image is.
+
+    Args:
+        x: [B,h,w,C].
+        rows: cells, int [B,H], and fractions, float32 [B,H] in [0, 1), of the way to
+            the next cell.
+        columns: likewise, [B,W].
+
+    Returns:
+        [B,H,W,C].
+    """
+
+    def matrix(cells, fractions, n):
+        ahead = jnp.arange(n) - cells[..., None]
+        fractions = fractions[..., None]
+        return jnp.where(ahead == 0, 1 - fractions, (ahead == 1) * fractions)
+
+    _, h, w, _ = x.shape
+    return _along_rows_and_columns(x, matrix(*rows, h), matrix(*columns, w))
 
 
 def bilinear_kernel_init(_, shape, dtype=jnp.float32) -> jax.Array:
