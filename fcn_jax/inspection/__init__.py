@@ -1,0 +1,1 @@
+"""Looks through a folder of images and masks before it is trained on."""
