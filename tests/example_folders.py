@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from fcn_jax.data import datasets
+from fcn_jax.data import datasets, transforms
 
 SIZES = {"a": (7, 9), "b": (12, 5), "c": (6, 6), "d": (3, 11), "e": (8, 8)}
 CLASSES = "ground\nhouse\ntree\n"
@@ -60,3 +60,9 @@ def arrays(record):
     image, mask = (Image.open(io.BytesIO(record[k])) for k in ("image", "mask"))
     assert (image.mode, mask.mode) == ("RGB", "L")
     return np.asarray(image), np.asarray(mask)
+
+
+def masks_of(dataset, num_masks=None):
+    """The labels of all records, by name."""
+    records = [r for split in dataset.splits.values() for r in split.source]
+    return {r["name"]: transforms.decode(r, num_masks)["label"] for r in records}

@@ -1,3 +1,4 @@
+import os
 import pickle
 import tarfile
 
@@ -79,6 +80,23 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
         assert found.read(name) == b"text" and found.stat(name)[0] == 4
     with pytest.raises(errors.UserError, match="self cannot be read: Too many"):
         found.read("self")
+
+
+def test_what_has_no_end_is_not_read(tmp_path):
+    (tmp_path / "everything").symlink_to("/")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    (tmp_path / "gone").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    found = files.open_files(tmp_path)
+    assert found.names == {"zeros", "pipe", "gone"}
+    for name, why in (
+        ("zeros", "it is no file"),
+        ("pipe", "it is no file"),
+        ("gone", "it is a link to 'nowhere', which does not exist"),
+    ):
+        for method in (found.read, found.stat):
+            with pytest.raises(errors.UserError, match=f"{name} cannot .*: {why}"):
+                method(name)
 
 
 def test_every_truncation_is_noticed(archive):

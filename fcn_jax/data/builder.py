@@ -116,7 +116,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder):
     Images are RGB JPEG or PNG, masks grey PNG; the masks of a multilabel set, one a
     class of 0, 1 and 255, lie below each other in one. The metadata hold what
     `datasets` needs to open the set: "class_names", "palette", "multilabel", the
-    statistics of each of "splits", and "shared": how many images two splits share.
+    statistics of each of "splits", and "shared": the images that splits share.
     """
 
     name = "segmentation"

@@ -11,6 +11,7 @@ from fcn_jax.data import builder, folder, prepared, shapes, voc
 from fcn_jax.errors import UserError
 
 NAMES = ("voc", "folder", "shapes")
+_DARK = 64  # If no value of any image is above, most of the range is not used.
 
 # The parts of VOC 2012 that each split of "voc" has images of; seg11valid is in val.
 _IMAGES_OF = {
@@ -57,6 +58,8 @@ class Dataset:
         palette: uint8 [256, 3], the RGB colour of each id.
         splits: By name.
         multilabel: Whether a pixel may be of several classes, each with its own mask.
+        duplicates: (split, name, split, name) of image files that two splits share; see
+            `examples.shared_images` for how many.
         notes: What is to be said of the set before it is used.
     """
 
@@ -65,6 +68,7 @@ class Dataset:
     palette: np.ndarray
     splits: dict[str, Split]
     multilabel: bool = False
+    duplicates: tuple[tuple[str, str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -120,8 +124,9 @@ def load(
         mask_dir: The same for the masks.
         val_fraction: For the same: the share of the images that validate.
         split_seed: For the same: picks those.
-        splits: For "voc", the names of the splits that are wanted, of `voc.COUNTS`;
-            None: those of VOC 2012 alone. Only what they need is looked for.
+        splits: The names of the splits that are wanted. For "voc" of `voc.COUNTS`, None
+            for those of VOC 2012 alone; only what they need is looked for. For "folder"
+            it is noted if they share images.
         sbd_source: For "voc" and its splits "sbd_train" and "trainaug": a folder or
             archive of SBD, empty to download it.
         label_map: For "folder": what the values of masks mean, see `label_map.parse`.
@@ -156,8 +161,8 @@ def load(
             missing_masks=missing_masks,
         )
         path = prepared.prepare(config, data_dir)
-        shared = prepared.read_metadata(path)["shared"]
-        return dataclasses.replace(_open(name, path), notes=_notes(config, shared))
+        notes = _notes(config, prepared.read_metadata(path), splits or ())
+        return dataclasses.replace(_open(name, path), notes=notes)
     elif name == "shapes":
         config = shapes.scan()
     else:
@@ -180,7 +185,9 @@ def _require_folder(name: str, settings: Mapping[str, object]) -> None:
         )
 
 
-def _notes(config: builder.SegmentationConfig, shared: Sequence) -> tuple[str, ...]:
+def _notes(
+    config: builder.SegmentationConfig, metadata: Mapping, wanted: Collection[str]
+) -> tuple[str, ...]:
     """What may be a mistake, and is used all the same."""
     notes = []
     if links := folder.links_out(config):
@@ -188,12 +195,22 @@ def _notes(config: builder.SegmentationConfig, shared: Sequence) -> tuple[str, .
             f"Note: {len(links)} file(s) are links that lead out of "
             f"{config.files.path}, the first is {links[0]}."
         )
-    for a, b, count, of_a, of_b in shared:
-        if {a, b} == {"train", "val"}:
+    for shared in metadata["shared"]:
+        (a, b), (of_a, of_b) = shared["splits"], shared["names"][0]
+        # Other lists may share images on purpose, as those of single classes do.
+        if {a, b} == {"train", "val"} or {a, b} <= set(wanted):
             notes.append(
-                f"Note: {count} image(s) of {b} are the same as in {a}, the first is "
-                f"{of_b} ({of_a} in {a}), so the score is too good."
+                f"Note: {shared['count']} image(s) of {b} are the same as in {a}, the "
+                f"first is {of_b} ({of_a} in {a}), so a score of one after training on "
+                "the other is too good."
             )
+    brightest = max(split["brightest"] for split in metadata["splits"].values())
+    if brightest < _DARK and not config.reading.intensity_range:
+        notes.append(
+            f"Note: the images are nearly black, their brightest value is {brightest} "
+            "of 255; if the files have more than 8 bits, say in data.intensity_range "
+            "which values become 0 and 255 (run_inspect.py proposes them)."
+        )
     return tuple(notes)
 
 
@@ -251,7 +268,8 @@ def _load_voc(
             path = prepared.prepare(config, data_dir)
         parts.append(_open("voc", path))
     merged = {name: split for part in parts for name, split in part.splits.items()}
-    return dataclasses.replace(parts[0], splits=merged)
+    # VOC's lists, and SBD's, share images, and `require_no_leak` knows which.
+    return dataclasses.replace(parts[0], splits=merged, duplicates=())
 
 
 def _open(name: str, path: pathlib.Path) -> Dataset:
@@ -273,4 +291,9 @@ def _open(name: str, path: pathlib.Path) -> Dataset:
             for split, counted in metadata["splits"].items()
         },
         multilabel=metadata["multilabel"],
+        duplicates=tuple(
+            (shared["splits"][0], one, shared["splits"][1], other)
+            for shared in metadata["shared"]
+            for one, other in shared["names"]
+        ),
     )

@@ -16,6 +16,7 @@ from fcn_jax.data import label_map as label_map_lib
 from fcn_jax.errors import UserError
 
 MISSING = {"absent": 0, "void": labels.IGNORE}
+MOST_SHARED = 100  # Images of two splits that are named.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Reading:
 
     def __str__(self) -> str:
         """All that the arrays depend on."""
-        map_, ends = self.label_map or "", tuple(self.intensity_range)
+        map_, ends = self.label_map or "ids", tuple(self.intensity_range)
         return f"{map_};{ends};{self.multilabel};{self.missing_masks}"
 
     def read(
@@ -64,6 +65,7 @@ class Reading:
         image = images.read_image(
             image_file, image_name, intensity_range=self.intensity_range
         )
+        _require_room(image, image_name, len(mask_names))
         masks = []
         for name, file in zip(mask_names, mask_files, strict=True):
             if file is None:
@@ -97,6 +99,20 @@ class Reading:
             "mask": io.BytesIO(images.encode_png(np.ascontiguousarray(ids))),
             "name": name,
         }
+
+
+def _require_room(image: np.ndarray, name: str, num_masks: int) -> None:
+    """Raises UserError if the masks, below each other, are too large to be stored."""
+    height, width = image.shape[0] * num_masks, image.shape[1]
+    if (
+        max(height, width) > images.PNG_MAX_SIDE
+        or height * width > images.PNG_MAX_PIXELS
+    ):
+        raise UserError(
+            f"{name} is {_size(image)} pixels with {num_masks} mask(s); rows times "
+            f"masks may be {images.PNG_MAX_SIDE:,}, columns as many, and their product "
+            f"{images.PNG_MAX_PIXELS:,}. Cut the image into parts."
+        )
 
 
 def _require_classes(ids: np.ndarray, name: str, num_classes: int) -> None:
@@ -162,6 +178,7 @@ class Statistics:
     def __init__(self):
         self.counts = 0  # Pixels of each id; of a multilabel set, of each class.
         self.images = {}  # Hash of the image file -> the first name with it.
+        self._brightest = 0
         self._image_counts = 0
         self._max_size = np.zeros(2, np.int64)
         self._num_labelled = self._num_pixels = 0
@@ -182,6 +199,7 @@ class Statistics:
         self._image_counts = self._image_counts + np.where(counts > 0, labelled, 0)
         self._num_labelled += int(labelled.sum())
         self._max_size = np.maximum(self._max_size, ids.shape[:2])
+        self._brightest = max(self._brightest, int(image.max()))
         mean, deviation = (x[:, 0] for x in cv2.meanStdDev(image))
         num_pixels = image.shape[0] * image.shape[1]
         self._num_pixels += num_pixels
@@ -201,6 +219,7 @@ class Statistics:
             "max_size": self._max_size.tolist(),
             "mean": mean.tolist(),
             "std": np.sqrt(variance).tolist(),
+            "brightest": self._brightest,
         }
 
 
@@ -226,12 +245,13 @@ def count_classes(found: Iterable[Statistics], source: object) -> int:
     require_classes(found, source)
     ids = [i for i in _ids(found) if i != labels.IGNORE]
     if ids != list(range(len(ids))):
-        pairs = ",".join(f"{value}:{i}" for i, value in enumerate(ids[:20]))
+        proposed = {value: i for i, value in enumerate(ids)} | {255: labels.IGNORE}
+        proposed = label_map_lib.LabelMap(proposed, colours=False)
         shown = ", ".join(map(str, ids[:20])) + (", ..." if len(ids) > 20 else "")
         raise UserError(
             f"The masks of {source} have the values {shown}, which are not 0, 1, 2 and "
-            "so on; name the classes in classes.txt, or set data.label_map, such as "
-            f"{pairs}{',255:void' if len(ids) <= 20 else ',...'}."
+            "so on; name the classes in classes.txt, or say in data.label_map what "
+            f"they mean, such as {proposed}."
         )
     if len(ids) < 2:
         raise UserError(
@@ -241,13 +261,22 @@ def count_classes(found: Iterable[Statistics], source: object) -> int:
     return len(ids)
 
 
-def shared_images(found: Mapping[str, Statistics]) -> list[list]:
-    """Returns [split, split, how many images both have, the names of the first]."""
-    shared = []
-    for (a, one), (b, other) in itertools.combinations(found.items(), 2):
-        both = [h for h in one.images if h in other.images]
-        if both:
-            shared.append([a, b, len(both), one.images[both[0]], other.images[both[0]]])
+def shared_images(found: Mapping[str, Statistics]) -> list[dict]:
+    """Returns which splits have the same image files, and which these are.
+
+    Returns:
+        For each two splits their names, "splits"; how many images both have, "count";
+        and the names of the first of these in each, "names". There may be many lists
+        that share much, so only `MOST_SHARED` are named in all, or one of each two.
+    """
+    shared, room = [], MOST_SHARED
+    pairs = itertools.combinations(found, 2)
+    for a, b in sorted(pairs, key=lambda pair: set(pair) != {"train", "val"}):
+        one, other = found[a].images, found[b].images
+        if both := [digest for digest in one if digest in other]:
+            names = [[one[h], other[h]] for h in both[: max(1, room)]]
+            shared.append({"splits": [a, b], "count": len(both), "names": names})
+            room -= len(names)
     return shared
 
 

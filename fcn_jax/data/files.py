@@ -1,9 +1,11 @@
 """The files below a folder or inside a .tar file, read in place, by relative name."""
 
 import abc
+import contextlib
 import os
 import pathlib
 import posixpath
+import stat
 import tarfile
 from collections.abc import Iterator
 
@@ -65,21 +67,31 @@ class _Folder(Files):
         self.names = set(_walk(path, "", frozenset()))
 
     def read(self, name: str) -> bytes:
-        try:
+        self.stat(name)
+        with self._explained(name):
             return (self.path / name).read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{self.path / name} cannot be read: {error.strerror or error}."
-            ) from error
 
     def stat(self, name: str) -> tuple[int, int]:
+        with self._explained(name):
+            found = (self.path / name).stat()
+            if not stat.S_ISREG(found.st_mode):
+                # Such as a pipe, or a link to a device, which may never end.
+                raise OSError("it is no file")
+        return found.st_size, found.st_mtime_ns
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        path = self.path / name
         try:
-            stat = (self.path / name).stat()
+            yield
         except OSError as error:
+            reason = error.strerror or error
+            if isinstance(error, FileNotFoundError) and path.is_symlink():
+                reason = f"it is a link to {os.readlink(path)!r}, which does not exist"
+            shown = str(path) if str(path).isprintable() else ascii(str(path))
             raise UserError(
-                f"{self.path / name} cannot be read: {error.strerror or error}."
+                f"{shown} cannot be read: {reason}. Mend or remove it."
             ) from error
-        return stat.st_size, stat.st_mtime_ns
 
 
 def _walk(
@@ -87,10 +99,11 @@ def _walk(
 ) -> Iterator[str]:
     """Yields the names of the files below a folder, each after ``prefix``.
 
-    A link that leads back to one of the folders ``above`` it is left out.
+    A link that leads back to one of the folders ``above`` it, or to one that holds
+    these (as a link to "/" does), is left out.
     """
     place = os.path.realpath(folder)
-    if place in above:
+    if any(os.path.commonpath([place, other]) == place for other in above):
         return
     with os.scandir(folder) as entries:
         for entry in entries:

@@ -75,8 +75,18 @@ def scan(
             f"data.missing_masks={missing_masks!r} is not known; use one of "
             f"{tuple(examples.MISSING)}, or '' to refuse them."
         )
+    if missing_masks and not multilabel:
+        raise UserError(
+            f"data.missing_masks={missing_masks} is for task=multilabel; leave it out, "
+            "or set the task."
+        )
     files = files_lib.open_files(source)
     parsed = label_map_lib.parse(label_map, files.path) if label_map else None
+    if parsed is not None and multilabel and parsed.num_classes > 2:
+        raise UserError(
+            f"data.label_map has {parsed.num_classes} classes; a mask of one class has "
+            "0 (absent), 1 (present) and void, such as 0:0,128:void,255:1."
+        )
     reading = examples.Reading(
         parsed, tuple(intensity_range), multilabel, missing_masks
     )
@@ -91,12 +101,12 @@ def scan(
             )
     image_files = names.in_folder(files, image_dir, "image")
     if multilabel:
-        class_names = _class_folders(files, mask_dir)
+        class_names = classes.of_folders(files, mask_dir)
         masks = _masks_of_classes(
             files, image_files, mask_dir, class_names, missing_masks
         )
     else:
-        class_names, reading = _classes(files, "", reading)
+        class_names, reading = classes.of_masks(files, "", reading)
         mask_files = _match(files, image_files, image_dir, mask_dir)
         masks = {name: (file,) for name, file in mask_files.items()}
     splits = _splits(files, sorted(image_files), val_fraction, split_seed)
@@ -130,7 +140,7 @@ def scan_voc_layout(
     """
     reading = reading or examples.Reading()
     if class_names is None:
-        class_names, reading = _classes(files, prefix, reading)
+        class_names, reading = classes.of_masks(files, prefix, reading)
     lists = prefix + _LISTS
     if splits is None:
         splits = _lists(files, lists)
@@ -172,27 +182,6 @@ def links_out(config: builder.SegmentationConfig) -> list[str]:
     )
 
 
-def _classes(
-    files: files_lib.Files, prefix: str, reading: examples.Reading
-) -> tuple[tuple[str, ...], examples.Reading]:
-    """Returns the class names, or none if they are to be counted, and the reading."""
-    found = classes.read_classes(files, prefix + classes.FILE)
-    map_ = reading.label_map
-    if not found and map_ is None and prefix + classes.LABELMAP_FILE in files.names:
-        found, map_ = classes.read_labelmap(files, prefix + classes.LABELMAP_FILE)
-        return found, examples.Reading(map_, reading.intensity_range)
-    if map_ is not None:
-        if not found:
-            found = tuple(f"class {i}" for i in range(map_.num_classes))
-        if not 2 <= map_.num_classes <= len(found):
-            raise UserError(
-                f"data.label_map has {map_.num_classes} classes, but {files.path} has "
-                f"{len(found)} names of classes; at least 2 are needed, and a name for "
-                "each: correct data.label_map or classes.txt."
-            )
-    return found, reading
-
-
 def _lists(files: files_lib.Files, lists: str) -> list[str]:
     splits = sorted(
         name.removeprefix(lists).removesuffix(".txt")
@@ -219,9 +208,9 @@ def _splits(
         splits[split] = names.read_list(files, where, known)
         if missing := [name for name in splits[split] if name not in known]:
             raise UserError(
-                f'The list {where} has "{missing[0]}", but there is no image of this '
-                "name; add it, or take the name, which must be without an ending, from "
-                "the list."
+                f'The list {where} has "{names.printable(missing[0])}", but there is '
+                "no image of this name; add it, or take the name, which must be "
+                "without an ending, from the list."
             )
     return splits
 
@@ -229,8 +218,9 @@ def _splits(
 def _listed(name: str, where: str, folder: str, found: Mapping[str, str]) -> str:
     if name not in found:
         what = "mask" if folder.endswith("SegmentationClass/") else "image"
+        shown = names.printable(name)
         raise UserError(
-            f'The list {where} has "{name}", but there is no {what} {folder}{name} '
+            f'The list {where} has "{shown}", but there is no {what} {folder}{shown} '
             f"(of type {', '.join(names.suffixes(what))}); add the {what}, or take the "
             "name, which must be without an ending, from the list."
         )
@@ -244,30 +234,11 @@ def _match(
     mask_dir: str,
 ) -> dict[str, str]:
     """Returns the mask of each image, by name."""
-    mask_files = names.in_folder(files, mask_dir, "mask")
+    hint = ", or set task=multilabel" if classes.folders(files, mask_dir) else ""
+    mask_files = names.in_folder(files, mask_dir, "mask", hint)
     names.refuse_unmatched("image", image_files, "mask", mask_files, mask_dir)
     names.refuse_unmatched("mask", mask_files, "image", image_files, image_dir)
     return mask_files
-
-
-def _class_folders(files: files_lib.Files, mask_dir: str) -> tuple[str, ...]:
-    """Returns the classes of a multilabel set: those listed, else the folders."""
-    root = files.path / mask_dir
-    found = sorted(
-        p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")
-    )
-    if not found:
-        raise UserError(
-            f"{root} has no folders; a multilabel set has a folder of masks for each "
-            "class there, and task=semantic has all classes in one mask."
-        )
-    listed = classes.read_classes(files, classes.FILE, at_least=1)
-    if listed and sorted(listed) != found:
-        raise UserError(
-            f"{files.path / classes.FILE} names {', '.join(listed)}, but {root} has "
-            f"the folders {', '.join(found)}; they must be the same."
-        )
-    return listed or tuple(found)
 
 
 def _masks_of_classes(

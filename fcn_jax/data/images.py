@@ -17,16 +17,22 @@ import numpy as np
 import scipy.io
 from PIL import Image, ImageOps
 
+from fcn_jax.data import greys
 from fcn_jax.data import label_map as label_map_lib
 from fcn_jax.errors import UserError
 
 # Of an image that is read, by its header, before memory is taken for it: 1 GB of RGB.
 MAX_PIXELS = 350_000_000
+PNG_MAX_SIDE = 1_000_000  # Limits of what OpenCV, with libpng, reads and writes.
+PNG_MAX_PIXELS = 1 << 30
 # Pillow refuses twice as many by itself, and warns from here on; we refuse.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
+# What Pillow may take a file for. It knows many more, some of which run other programs.
+_FORMATS = "BMP GIF JPEG JPEG2000 PNG PPM TIFF WEBP".split()
 _ORIENTATION = 0x0112  # Exif tag; 1 is upright.
+_BITS_PER_SAMPLE = 258  # TIFF tag.
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of over 8 bits.
 # The values of a prepared image are those of the file: no turning by Exif.
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -50,7 +56,7 @@ def read_image(
         data: The file.
         name: Its name, for messages.
         intensity_range: The values that become 0 and 255, of greys of any depth; what
-            lies outside is clipped. Colours are 8 bits a channel and stay as they are.
+            lies outside is clipped. Colours of 8 bits a channel stay as they are.
         exif: What to do if the Exif data say that the picture is to be turned: "refuse"
             where a mask belongs to the image, since nothing tells whether the mask is
             turned already; else "apply".
@@ -59,9 +65,11 @@ def read_image(
         uint8 [h, w, 3].
 
     Raises:
-        UserError: If the file is no image, damaged, too large, or turned and refused.
+        UserError: If the file is no image, damaged, too large, or turned and refused,
+            or if its values cannot be brought to 0 to 255.
     """
     image = _open(data, name)
+    bits = _bits(image, data)
     if _orientation(image) != 1:
         if exif == "refuse":
             raise UserError(
@@ -70,12 +78,23 @@ def read_image(
                 "alike. Save it upright, for example with `mogrify -auto-orient`."
             )
         image = ImageOps.exif_transpose(image)
-    if intensity_range and image.mode in (*_WIDE, "F", "L"):
-        return _grey(_stretch(np.asarray(image), intensity_range, name))
+    if intensity_range:
+        if image.mode in (*_WIDE, "F", "L"):
+            return _grey(greys.stretch(np.asarray(image), intensity_range, name))
+        if bits > 8:  # Of which Pillow reads the upper 8.
+            raise UserError(
+                f"{name} has {bits} bits a channel in mode {image.mode}; "
+                "data.intensity_range is for greys without transparency. Save it as "
+                "such, or with 8 bits."
+            )
+        if image.mode == "LA":
+            grey, alpha = (np.asarray(channel) for channel in image.split())
+            grey = greys.stretch(grey, intensity_range, name)
+            image = Image.fromarray(np.dstack([grey, alpha]))
     if image.mode in _WIDE:
-        return _grey(_narrow(np.asarray(image), name))
+        return _grey(greys.narrow(np.asarray(image), name))
     if image.mode == "F":
-        return _grey(_quantize(np.asarray(image), name))
+        return _grey(greys.quantize(np.asarray(image), name))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -179,7 +198,10 @@ def is_plain_rgb_jpeg(data: bytes) -> bool:
 
 
 def encode_png(array: np.ndarray) -> bytes:
-    """Returns uint8 [h, w] as a grey or [h, w, 3] as an RGB PNG file."""
+    """Returns uint8 [h, w] as a grey or [h, w, 3] as an RGB PNG file.
+
+    The sides may have `PNG_MAX_SIDE` pixels, the whole `PNG_MAX_PIXELS`.
+    """
     if array.ndim == 3:
         array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", array)[1].tobytes()
@@ -210,14 +232,14 @@ def _decode(data: bytes, flags: int, ndim: int) -> np.ndarray:
 def _open(data: bytes, name: str) -> Image.Image:
     """Returns the whole, decoded image."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if math.prod(image.size) > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
         image.load()
     except Image.UnidentifiedImageError as error:
         raise UserError(
-            f"{name} ({len(data)} bytes) is not an image of a known format. Replace "
-            "or remove it."
+            f"{name} ({len(data)} bytes) is not an image of a known format (such as "
+            "PNG, JPEG, TIFF). Replace or remove it."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
@@ -231,6 +253,15 @@ def _open(data: bytes, name: str) -> Image.Image:
     return image
 
 
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Returns the bits of a value in the file, where Pillow may read fewer."""
+    if image.format == "PNG":
+        return data[24]  # In the header, which always comes first.
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,)))
+    return 8
+
+
 def _orientation(image: Image.Image) -> int:
     """Returns 1 to 8; 1 if the file does not say. Needs the image to be loaded."""
     try:
@@ -240,42 +271,15 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _narrow(values: np.ndarray, name: str) -> np.ndarray:
-    """Rounds values of 0..65535 to 0..255."""
-    if values.min() < 0 or values.max() > 65535:
-        raise UserError(
-            f"{name} holds values from {values.min()} to {values.max()}; at most 0 to "
-            "65535 (16 bits) can be read. Save it with 8 or 16 bits."
-        )
-    return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
-
-
-def _stretch(values: np.ndarray, ends: Sequence[float], name: str) -> np.ndarray:
-    """Rounds values from the first to the second end to 0..255; clips the others."""
-    low, high = ends
-    scaled = (values.astype(np.float32) - low) * (255 / (high - low))
-    if not np.isfinite(scaled).all():
-        raise UserError(f"{name} holds values that are no numbers; save it without.")
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-
-
 def check_intensity_range(ends: Sequence[float]) -> None:
     """Raises UserError unless it is empty, or a lower and a higher value."""
-    if len(ends) not in (0, 2) or (ends and not ends[0] < ends[1]):
+    if len(ends) not in (0, 2) or (
+        ends and not -math.inf < ends[0] < ends[1] < math.inf
+    ):
         raise UserError(
             f"data.intensity_range={tuple(ends)} must be a lower and a higher value, "
             "such as (0, 4095), or () for all that the file's type can hold."
         )
-
-
-def _quantize(values: np.ndarray, name: str) -> np.ndarray:
-    """Rounds values of 0..1 to 0..255."""
-    if not (values.min() >= 0 and values.max() <= 1):  # Also if there is a NaN.
-        raise UserError(
-            f"{name} holds floats from {values.min()} to {values.max()}; floats must "
-            "be in 0 to 1. Save it with 8 or 16 bits."
-        )
-    return np.rint(values * 255).astype(np.uint8)
 
 
 def _grey(values: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import hashlib
 import pathlib
 import re
+import unicodedata
 from collections.abc import Container, Iterable, Sequence
 
 from fcn_jax.data import files as files_lib
@@ -22,20 +23,21 @@ def read_list(
 ) -> list[str]:
     """Returns the name on each line that is not blank.
 
-    That is the whole line if it is a known name, which may have spaces, else its first
-    word: VOC's lists of one class have a number after the name.
+    That is the whole line if it is a known name, which may have spaces, or else its
+    first word, where that is known or nothing is: VOC's lists of one class have a
+    number after the name.
 
     Raises:
         UserError: If the list has no name, one twice, or one that leads elsewhere.
     """
     split = pathlib.PurePosixPath(where).stem
-    if not re.fullmatch(r"\w+", split) or split == "all":
+    if not is_split(split):
         raise UserError(
-            f'The list {where} cannot name a split "{split}"; give it a name of '
-            'letters, digits and "_", other than "all".'
+            f'The list {printable(where)} cannot name a split "{printable(split)}"; '
+            'give it a name of letters, digits, "_" and "-", other than "all".'
         )
     lines = [line.strip() for line in read_lines(files, where) if line.strip()]
-    names = [line if line in known else line.split()[0] for line in lines]
+    names = [_find(line, known) for line in lines]
     if not names:
         raise UserError(
             f"The list {where} names no image; add the names of the split's images, "
@@ -44,15 +46,40 @@ def read_list(
     seen = set()
     for name in names:
         if name in seen:
-            raise UserError(f'The list {where} has "{name}" twice; remove one.')
+            raise UserError(
+                f'The list {where} has "{printable(name)}" twice; remove one.'
+            )
         seen.add(name)
         path = pathlib.PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise UserError(
-                f'The list {where} has "{name}", which leads out of the folder of the '
-                "images; list the names of images inside it, without their endings."
+                f'The list {where} has "{printable(name)}", which leads out of the '
+                "folder of the images; list the names of images inside it, without "
+                "their endings."
             )
     return names
+
+
+def is_split(name: str) -> bool:
+    """Tells whether a split may be called so: TFDS takes no other names."""
+    return bool(re.fullmatch(r"\w[\w-]*", name)) and name != "all"
+
+
+def printable(name: str) -> str:
+    """Returns a name with what cannot be printed escaped."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def _find(line: str, known: Container[str]) -> str:
+    """Returns the name on a line of a list."""
+    if not known:
+        return line.split()[0]
+    for name in (line, line.split()[0]):
+        # A letter with an accent is one character or two, which look the same.
+        for form in (name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))):
+            if form in known:
+                return form
+    return line
 
 
 def by_stem(
@@ -86,8 +113,14 @@ def by_stem(
     return found
 
 
-def in_folder(files: files_lib.Files, folder: str, what: str) -> dict[str, str]:
-    """Returns the images or masks directly in a folder, by stem; raises UserError."""
+def in_folder(
+    files: files_lib.Files, folder: str, what: str, hint: str = ""
+) -> dict[str, str]:
+    """Returns the images or masks directly in a folder, by stem.
+
+    Raises:
+        UserError: If there are none, with the hint; or as `by_stem`.
+    """
     # Listed by itself, since it may be absolute, or a link to some other place.
     names = files_lib.open_files(files.path / folder).names
     direct = [name for name in names if "/" not in name]
@@ -95,7 +128,7 @@ def in_folder(files: files_lib.Files, folder: str, what: str) -> dict[str, str]:
     if not found:
         raise UserError(
             f"{files.path / folder} has no {what} of type "
-            f"{', '.join(suffixes(what))}; put the {what}s directly into it."
+            f"{', '.join(suffixes(what))}; put the {what}s directly into it{hint}."
         )
     return {stem: str(pathlib.PurePath(folder, name)) for stem, name in found.items()}
 

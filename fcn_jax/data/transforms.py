@@ -9,6 +9,7 @@ image resized and then cut, and all colour changes are one pass over the crop.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 
@@ -26,6 +27,8 @@ cv2.setNumThreads(1)
 # skip pixels and alias; averaging the covered area avoids that, but costs five times
 # as much.
 _AREA_BELOW = 0.7
+
+_MAX_CHANNELS = 100  # Of one array in OpenCV; its limit depends on the version.
 
 # Colour changes in the manner of SSD: each with a chance of one half, by at most this.
 _CHANCE = 0.5
@@ -79,10 +82,17 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     # INTER_NEAREST is not aligned with the image: it takes the pixel's upper left.
-    resized = cv2.resize(
-        label, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT
+    nearest = functools.partial(
+        cv2.resize, dsize=size[::-1], interpolation=cv2.INTER_NEAREST_EXACT
     )
-    return resized.reshape(*size, *label.shape[2:])  # OpenCV drops an axis of one.
+    if label.ndim == 2:
+        return nearest(label)
+    parts = (
+        nearest(label[..., i : i + _MAX_CHANNELS])
+        for i in range(0, label.shape[2], _MAX_CHANNELS)
+    )
+    # OpenCV drops an axis of one.
+    return np.concatenate([part.reshape(*size, -1) for part in parts], axis=-1)
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -145,7 +155,10 @@ class Augment:
         )
         if self.flip and rng.random() < 0.5:
             image = cv2.flip(image, 1)
-            label = cv2.flip(label, 1).reshape(label.shape)
+            if label.ndim == 2:
+                label = cv2.flip(label, 1)  # Faster, but for a few channels only.
+            else:
+                label = np.ascontiguousarray(label[:, ::-1])
         if self.photometric:
             image = recolour(image, **_random_colours(rng))
         return {
