@@ -12,6 +12,8 @@ from fcn_jax.data import images
 from fcn_jax.evaluation import predictor, trained
 from fcn_jax.reporting import colors
 
+_LEAST_SIDE = 640  # Smaller pictures are shown enlarged by a whole factor.
+
 
 class Segmenter:
     """Reads pictures, segments them one at a time, and draws what was found."""
@@ -52,8 +54,10 @@ class Segmenter:
         return image, self._predictor([image])[0]
 
     def overlay(self, image: np.ndarray, ids: np.ndarray, opacity: float) -> np.ndarray:
-        """Returns the picture under the colours of its classes."""
-        return colors.overlay(image, ids, self._run.palette, opacity)
+        """Returns the picture under the colours of its classes; small ones enlarged."""
+        mixed = colors.overlay(image, ids, self._run.palette, opacity)
+        factor = max(1, _LEAST_SIDE // max(ids.shape[:2]))
+        return mixed.repeat(factor, 0).repeat(factor, 1)
 
     def legend(self, ids: np.ndarray) -> str:
         """Returns the classes of a picture, the largest first, as an HTML table."""

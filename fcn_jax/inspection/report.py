@@ -174,7 +174,12 @@ def _ending(report: inspect_lib.Report) -> list[str]:
         head = "To train on it (with the first meaning; look at contact_sheet.png):"
     else:
         head = "To train on it:"
-    return [head, *(f"  {line}" for line in command.lines(report.command))]
+    return [
+        head,
+        *(f"  {line}" for line in command.lines(report.command)),
+        "That starts from ImageNet's weights (553 MB) and wants a GPU; without either, "
+        "take configs/small.py.",
+    ]
 
 
 def _counted(types: collections.Counter) -> str:
