@@ -1,4 +1,12 @@
-"""Trains a network: python run_train.py --config=configs/fcn8s.py [--workdir=DIR]."""
+"""Trains a network, or goes on with a run that was ended.
+
+  python run_train.py --config=configs/quickstart.py
+  python run_train.py --config=configs/small.py --config.data.source=FOLDER
+  python run_train.py --config=configs/fcn8s.py --workdir=runs/big --config.batch_size=32
+
+Every setting of a config can be changed with --config.NAME=VALUE; all are in
+docs/configuration.md. The same command again goes on from the latest checkpoint.
+"""
 
 from absl import flags
 from ml_collections import config_flags

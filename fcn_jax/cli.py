@@ -70,11 +70,11 @@ def run(main: Callable[[], None], *, alone: bool = False) -> None:
         main: what the script does.
         alone: whether it is always one process; it then has no flags for several.
     """
-    for name in _PROCESS_FLAGS:
-        if alone:
-            delattr(flags.FLAGS, name)
-        else:  # --help has the flags of the script alone, and those given to it.
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    for name in _PROCESS_FLAGS if alone else ():
+        delattr(flags.FLAGS, name)
+    # --help has the flags of the script itself, and those that are given to it here.
+    for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     try:
         app.run(lambda _: _without_traceback(main), flags_parser=_parse_flags)
     except UserError as error:

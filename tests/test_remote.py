@@ -287,7 +287,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(server, folder, whole, tmp_path):
         f"--input={folder}/source/JPEGImages",
         "--output=gs://bucket/o",
     )
-    assert len([name for name in objects if name.startswith("o/")]) == 10, done.output
+    assert len([name for name in objects if name.startswith("o/")]) == 11, done.output
 
     # Its objects, as files, are a workdir like any other.
     there = fetch(((n, content) for n, (_, content) in objects.items()), tmp_path)

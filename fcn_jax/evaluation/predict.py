@@ -1,177 +1,205 @@
-"""Masks and overlays of a person's own images."""
+"""From files to masks: reading, the network and writing go on at the same time."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from concurrent import futures
 
-import jax
-import numpy as np
 import tqdm
 from etils import epath
 
-from fcn_jax import processes, sharding
-from fcn_jax.data import folder, images, transforms
+from fcn_jax import agreement, processes, remote
 from fcn_jax.errors import UserError
-from fcn_jax.evaluation import evaluate, trained
-from fcn_jax.reporting import colors
+from fcn_jax.evaluation import sources, trained
+from fcn_jax.evaluation.outputs import AREAS, PROBABILITIES, Areas, Outputs
+from fcn_jax.evaluation.predictor import Predictor
+from fcn_jax.evaluation.views import Prediction
 
-# Canvases are multiples of this, so that photos of similar size share a program.
-CANVAS_STEP = 64
-
-
-def find_images(path: epath.PathLike) -> list[epath.Path]:
-    """The image, or the images in the folder (not below it), by name.
-
-    Raises:
-        UserError: there is none, or two would write the same output files.
-    """
-    path = epath.Path(path)
-    if not path.exists():
-        raise UserError(f"--input={path} does not exist; give an image or a folder.")
-    if not path.is_dir():
-        return [path]
-    found = sorted(
-        p for p in path.iterdir() if p.suffix.lower() in folder.IMAGE_SUFFIXES
-    )
-    if not found:
-        raise UserError(
-            f"--input={path} holds no images; give an image, or a folder with files "
-            f"that end in {', '.join(folder.IMAGE_SUFFIXES)}."
-        )
-    by_stem = {}
-    for p in found:
-        if p.stem in by_stem:
-            raise UserError(
-                f"--input: {by_stem[p.stem].name} and {p.name} would both write "
-                f"{p.stem}_mask.png; rename one of them."
-            )
-        by_stem[p.stem] = p
-    return found
-
-
-class Predictor:
-    """Segments images of any size, one on every part of the mesh at a time."""
-
-    def __init__(self, run: trained.Trained, *, max_side: int = 0):
-        """Sets up the prediction.
-
-        Args:
-            run: network and preprocessing.
-            max_side: longest side, in pixels, at which images are worked on; longer
-                ones are shrunk and their logits resized back. 0: no limit.
-        """
-        self._run, self._max_side = run, max_side
-        self.batch_size = sharding.num_parts(run.mesh)
-        self._predict = jax.jit(
-            lambda variables, image, size, out_size, canvas: evaluate.predict(
-                run.model,
-                sharding.whole(variables, run.mesh),
-                image,
-                size,
-                out_size,
-                canvas,
-            ),
-            static_argnames="canvas",
-            out_shardings=sharding.of_batch(run.mesh, 3),
-        )
-
-    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """RGB uint8 [h,w,3], at most ``batch_size`` -> class ids uint8 [h,w] of each.
-
-        With several processes, all of them must have all the images.
-        """
-        own = [image.shape[:2] for image in images]
-        sizes = [transforms.scaled_size(n, self._scale(n)) for n in own]
-        canvas, out_canvas = self._canvas(sizes), self._canvas(own)
-        # Places without an image hold one of one pixel.
-        empty = [(1, 1)] * (self.batch_size - len(images))
-        padded = np.zeros((self.batch_size, *canvas, 3), np.uint8)
-        for place, image, (h, w) in zip(padded, images, sizes, strict=False):
-            place[:h, :w] = transforms.resize_image(image, (h, w))
-        # At the images' own scale, the logits are those of every pixel already.
-        out_sizes = None if sizes == own else np.asarray(own + empty, np.int32)
-        batch = (padded, np.asarray(sizes + empty, np.int32), out_sizes)
-        ids = self._predict(
-            self._run.variables,
-            *sharding.put(
-                batch,
-                jax.tree.map(
-                    lambda x: sharding.of_batch(self._run.mesh, x.ndim), batch
-                ),
-            ),
-            out_canvas,
-        )
-        ids = sharding.gather(ids)
-        return [ids[i, :h, :w] for i, (h, w) in enumerate(own)]
-
-    def _scale(self, size: tuple[int, int]) -> float:
-        scale = self._run.config.data.image_scale
-        return min(scale, self._max_side / max(size)) if self._max_side else scale
-
-    def _canvas(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        """What holds images of these sizes, of the few sizes that are compiled for."""
-        largest = np.max(sizes, axis=0).tolist()
-        return sharding.canvas(
-            self._run.mesh, tuple(-(-n // CANVAS_STEP) * CANVAS_STEP for n in largest)
-        )
+find_images = sources.find_images
 
 
 def predict_files(
     run: trained.Trained,
-    paths: Iterable[epath.Path],
+    paths: Sequence[epath.Path],
     output: epath.PathLike,
     *,
-    max_side: int = 0,
-) -> Iterator[str]:
-    """Writes ``<stem>_mask.png`` and ``<stem>_overlay.png`` for every image.
+    every: int = 1,
+    overwrite: bool = False,
+    probabilities: str = "",
+    **how,
+) -> list[str]:
+    """Writes masks and overlays of every image, and ``areas.csv``; prints a summary.
 
-    The mask is a palette PNG of class ids at the image's own size, upright as a
-    viewer shows the photo (an EXIF rotation is applied). Several processes all read
-    the images, and share the writing.
+    A mask is a palette PNG of class ids at the image's own size, upright as a viewer
+    shows the photo (an EXIF rotation is applied); of a multilabel task there is a PNG
+    of 0 and 255 for each class. Several processes all read the images, and share the
+    writing.
 
     Args:
         run: network, class names and palette.
-        paths: image files.
+        paths: images and videos.
         output: folder to write to, made if need be.
-        max_side: see ``Predictor``.
+        every: of videos, work on each ``every``-th frame.
+        overwrite: whether images whose results exist are worked on again.
+        probabilities: a key of ``outputs.PROBABILITIES``.
+        **how: see ``predictor.Predictor``.
 
-    Yields:
-        One sentence for each file that is no readable image; the others go on.
+    Returns:
+        One sentence for each file that is no readable image; the others went on.
+
+    Raises:
+        UserError: values that make no sense, or a folder that cannot be written.
     """
-    output, waiting = epath.Path(output), list(paths)
-    predictor = Predictor(run, max_side=max_side)
-    with tqdm.tqdm(
-        total=len(waiting),
-        desc="predicting",
-        unit="image",
-        disable=not processes.is_main(),
-    ) as progress:
-        while waiting:
-            batch = waiting[: predictor.batch_size]
-            waiting = waiting[predictor.batch_size :]
-            found = {}
-            for path in batch:
-                try:
-                    found[path] = images.read_image(
-                        path.read_bytes(), str(path), exif="apply"
-                    )
-                except UserError as error:
-                    yield str(error)
-            if found:
-                _write(run, output, found, predictor(list(found.values())))
-            progress.update(len(batch))
-
-
-def _write(
-    run: trained.Trained,
-    output: epath.Path,
-    found: dict[epath.Path, np.ndarray],
-    predictions: list[np.ndarray],
-) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    each = zip(found.items(), predictions, strict=True)
-    for (path, image), ids in itertools.islice(each, *processes.share()):
-        colors.save_mask(output / f"{path.stem}_mask.png", ids, run.palette)
-        colors.save_image(
-            output / f"{path.stem}_overlay.png",
-            colors.overlay(image, ids, run.palette),
+    if every < 1:
+        raise UserError(f"--every={every} must be 1 or more.")
+    _require_elsewhere(paths, epath.Path(output))
+    predictor = Predictor(run, probabilities=PROBABILITIES[probabilities], **how)
+    outputs = agreement.main_first(
+        lambda: Outputs(
+            output,
+            run.class_names,
+            run.palette,
+            multilabel=run.task.multilabel,
+            probabilities=probabilities,
         )
+    )
+    job = _Job(predictor, outputs, Areas(run.class_names))
+    agreement.require_same(
+        {"the number of files in --output": outputs.number},
+        "give all of them the same folder",
+    )
+    pictures = sources.pictures(
+        paths,
+        every=every,
+        is_done=(lambda stem: False) if overwrite else outputs.is_done,
+        intensity_range=tuple(run.config.data.intensity_range),
+    )
+    job.run(pictures, sources.expected(paths, every))
+    if processes.is_main():
+        job.report()
+    return job.failures
+
+
+def _require_elsewhere(paths: Sequence[epath.Path], output: epath.Path) -> None:
+    """Raises UserError where masks would be taken for images the next time."""
+    folders = {remote.absolute(path.parent) for path in paths}
+    if len(paths) > 1 and remote.absolute(output) in folders:
+        raise UserError(
+            f"--output={sources.printable(output)} is a folder of the images; choose "
+            "another, so that masks are not taken for images the next time."
+        )
+
+
+@dataclasses.dataclass
+class _Job:
+    """Pictures on their way from files to files."""
+
+    predictor: Predictor
+    outputs: Outputs
+    areas: Areas
+    failures: list[str] = dataclasses.field(default_factory=list)
+    done: int = 0
+    skipped: int = 0
+
+    def run(self, pictures: Iterator[sources.Picture], expected: int) -> None:
+        """Does all; what is read ahead, or waits to be written, is a few images."""
+        threads = min(8, os.cpu_count() or 1)
+        reader = futures.ThreadPoolExecutor(threads, "read")
+        writer = futures.ThreadPoolExecutor(threads, "write")
+        limit = 2 * max(threads, self.predictor.batch_size)
+        if self.predictor.tile:  # Each image may take a good part of the memory.
+            limit = 1
+        writing = collections.deque()
+        first, _, step = processes.share()
+        try:
+            with tqdm.tqdm(
+                total=expected,
+                desc="predicting",
+                unit="image",
+                disable=not processes.is_main(),
+            ) as self._progress:
+                if self.predictor.tile:
+                    self.predictor.on_part = self._tell
+                found = self.predictor.stream(self._read(pictures, reader, limit))
+                for number, prediction in enumerate(found):
+                    self.done += 1
+                    share = number % step == first
+                    writing.append(writer.submit(self._write, prediction, share))
+                    while len(writing) > limit or writing and writing[0].done():
+                        self._written(writing.popleft())
+                while writing:
+                    self._written(writing.popleft())
+                self._progress.total = self._progress.n
+        finally:
+            for pool in (reader, writer):
+                pool.shutdown(cancel_futures=True)
+
+    def _read(
+        self,
+        pictures: Iterator[sources.Picture],
+        reader: futures.ThreadPoolExecutor,
+        limit: int,
+    ) -> Iterator[Prediction]:
+        """Images that are to be segmented, read ahead and in order."""
+        ahead = collections.deque()
+        for picture in pictures:
+            ahead.append(reader.submit(self._load, picture))
+            if len(ahead) > limit:
+                yield from self._loaded(ahead.popleft())
+        while ahead:
+            yield from self._loaded(ahead.popleft())
+
+    def _load(self, picture: sources.Picture) -> Prediction | None:
+        if picture.load is None:
+            if processes.is_main():
+                self.areas.add(picture.name, self.outputs.read(picture.stem))
+            return None
+        self.outputs.require_names(picture.stem)
+        return self.predictor.prepare(picture.load(), picture)
+
+    def _loaded(self, future: futures.Future) -> Iterator[Prediction]:
+        try:
+            prediction = future.result()
+        except UserError as error:
+            self.failures.append(str(error))
+            self._progress.update()
+            return
+        if prediction is not None:
+            yield prediction
+        else:
+            self.skipped += 1
+            self._progress.total = max(0, self._progress.total - 1)
+
+    def _write(self, prediction: Prediction, share: bool) -> None:
+        if share:
+            self.outputs.write(
+                prediction.tag.stem,
+                prediction.image,
+                prediction.ids,
+                prediction.probabilities,
+            )
+        if processes.is_main():
+            self.areas.add(prediction.tag.name, prediction.ids)
+
+    def _tell(self, prediction: Prediction) -> None:
+        left = prediction.remaining
+        self._progress.set_postfix_str(f"{left} tiles left" if left else "")
+
+    def _written(self, future: futures.Future) -> None:
+        future.result()
+        self._progress.update()
+
+    def report(self) -> None:
+        """Writes the areas and prints what there is now; for the main process."""
+        folder = sources.printable(self.outputs.folder)
+        print(f"Segmented {self.done} image(s) into {folder}.")
+        if self.skipped:
+            print(
+                f"Skipped {self.skipped} whose results were there; --overwrite works "
+                "on them again."
+            )
+        if len(self.areas):
+            self.outputs.write_areas(self.areas)
+            print(f"Class areas, of each image in {folder}/{AREAS}, in the mean:")
+            print(self.areas.table(), flush=True)

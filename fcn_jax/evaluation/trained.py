@@ -58,7 +58,8 @@ def load(
         thresholds: of a multilabel task, see ``tasks.make``; None: the config's.
 
     Raises:
-        UserError: no such workdir or step, or a damaged checkpoint.
+        UserError: no such workdir or step, a damaged checkpoint, or thresholds that do
+            not fit.
     """
     agreement.require_shared(workdir, "--workdir")
     checkpoints.require_checkpoints(workdir)
@@ -67,6 +68,11 @@ def load(
         number = checkpoints.find_step(checkpointer, step)
         metadata = checkpoints.read_metadata(checkpointer, number)
         config = ml_collections.ConfigDict(metadata["config"])
+        if thresholds and config.task != "multilabel":
+            raise UserError(
+                f"--thresholds are for multilabel networks, and {workdir} is one of "
+                f"task={config.task}; leave them out."
+            )
         if thresholds:
             config.thresholds = tuple(thresholds)
         task = _make_task(config, metadata["class_names"])

@@ -26,7 +26,7 @@ def bilinear_filter(stride: int) -> np.ndarray:
 
 def bilinear_matrix(n: int, stride: int, offset: int, size: int) -> np.ndarray:
     """A window of the 1-D bilinear transposed convolution, as a matrix [size, n]."""
-    # Where a network is exported for images of any size, sizes are symbols, not numbers.
+    # Where a network is exported for images of any size, sizes are no numbers.
     xp = np if isinstance(n + offset + size, int) else jnp
     out = xp.arange(offset, offset + size, dtype=np.float32)[:, None]
     centre = xp.arange(n, dtype=np.float32)[None, :] * stride + stride - 0.5
