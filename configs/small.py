@@ -8,27 +8,15 @@ No download. For photos and a GPU, configs/fcn8s.py starts from ImageNet's weigh
 
 import ml_collections
 
-from configs import default
+from configs import quickstart
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A narrow VGG-11 with batch norm, on crops of 160 by 160 pixels."""
-    config = default.get_config()
-    config.init_from = ""  # Random weights.
+    """The quick start's narrow VGG-11, on crops of 160 by 160 pixels."""
+    config = quickstart.get_config()
     config.data.name = "folder"
     config.augment.crop = (160, 160)
-    config.augment.scale = (0.75, 1.25)
-    config.model.depth = 11
-    config.model.width = 0.25
-    config.model.batch_norm = True
-    config.model.dropout = 0.1
     config.loss.dice = 1.0  # Small things count as much as large ones.
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.weight_decay = 1e-2
-    config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_steps = 50
-    config.batch_size = 8
     config.eval_batch_size = 4
     config.num_steps = 1_000
     config.log_every = 50
