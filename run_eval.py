@@ -1,5 +1,6 @@
-"""Scores a run, or published weights: python run_eval.py --workdir=DIR [--split=val].
+"""Scores a run, or published weights: a table, and if wanted a report with pictures.
 
+python run_eval.py --workdir=runs/fcn8s --report
 python run_eval.py --config=configs/reference/voc_fcn8s.py --config.init_from=WEIGHTS
 """
 
@@ -22,36 +23,51 @@ _STEP = flags.DEFINE_string(
     "step", "best", "Of a run: best, latest, or a step's number."
 )
 _SPLIT = flags.DEFINE_string("split", "", "Split to score; default: validation.")
-_MESH = cli.define_mesh()
+_REPORT = flags.DEFINE_bool(
+    "report",
+    False,
+    "Write report.html, too: one page with tables, plots, and the best and worst "
+    "images; needs pip install -e '.[report]'.",
+)
+_THRESHOLDS, _MESH = cli.define_thresholds(), cli.define_mesh()
 
 
 def main() -> None:
-    """Prints a table and writes ``eval_<split>_<step>.json``."""
+    """Prints a table; writes ``eval_<split>_<step>.json``, and a report if asked."""
     from fcn_jax.evaluation import score, trained
-    from fcn_jax.reporting import table
+    from fcn_jax.reporting import report, table
 
     config, workdir = _CONFIG.value, _WORKDIR.value
     mesh = cli.make_mesh(_MESH.value)
+    if _REPORT.value:
+        report.require_libraries()
     if config is None:
         if workdir is None:
             raise UserError(
                 "--workdir is missing; give the folder of a training run, or --config "
                 "and --config.init_from to score weights."
             )
-        run = trained.load(workdir, _STEP.value, mesh)
+        thresholds = cli.numbers(_THRESHOLDS)
+        run = trained.load(workdir, _STEP.value, mesh, thresholds)
         cli.enable_compilation_cache(run.config.compilation_cache)
-        scores, path = score.evaluate_run(run, _SPLIT.value, workdir)
+        scores, path = score.evaluate_run(
+            run, _SPLIT.value, workdir, report=_REPORT.value
+        )
     else:
-        if flags.FLAGS["step"].present:
-            raise UserError(
-                "--step is of a run; leave it out, or set "
-                "--config.init_from=WORKDIR/checkpoints/STEP."
-            )
+        for name in ("step", "thresholds"):
+            if flags.FLAGS[name].present:
+                raise UserError(
+                    f"--{name} is of a run; leave it out, or set "
+                    "--config.init_from=WORKDIR/checkpoints/STEP, --config.thresholds."
+                )
         cli.enable_compilation_cache(config.compilation_cache)
         workdir = workdir or cli.default_workdir()
-        scores, path = score.evaluate_weights(config, _SPLIT.value, workdir, mesh)
+        scores, path = score.evaluate_weights(
+            config, _SPLIT.value, workdir, mesh, report=_REPORT.value
+        )
     processes.say(table.per_class_table(list(scores["iou_per_class"]), scores))
-    processes.say(f"Written to {path}.")
+    page = f" and {path.parent / report.NAME}" if _REPORT.value else ""
+    processes.say(f"Written to {path}{page}.")
 
 
 if __name__ == "__main__":

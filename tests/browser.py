@@ -45,10 +45,17 @@ def set_size(driver, width, height, *, mobile=False):
     )
 
 
-def set_dark(driver, dark):
-    """Whether the person prefers dark pages."""
-    feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+def set_dark(driver, dark, *, still=True):
+    """Whether the person prefers dark pages, and those in which nothing moves."""
+    features = {
+        "prefers-color-scheme": "dark" if dark else "light",
+        # What glides to its place cannot be clicked yet.
+        "prefers-reduced-motion": "reduce" if still else "no-preference",
+    }
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": k, "value": v} for k, v in features.items()]},
+    )
 
 
 def console(driver):

@@ -1,6 +1,13 @@
 """Scores a checkpoint, or published weights, on a split of its data."""
 
+import datetime
 import json
+import pathlib
+import platform
+import shlex
+import sys
+import time
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -10,12 +17,14 @@ from etils import epath
 from fcn_jax import processes
 from fcn_jax.data import datasets
 from fcn_jax.errors import UserError
-from fcn_jax.evaluation import evaluate, trained
+from fcn_jax.evaluation import collector, evaluate, trained
+from fcn_jax.reporting import report as report_lib
+from fcn_jax.reporting import report_content
 from fcn_jax.training import checkpoints, inputs, resume
 
 
 def evaluate_run(
-    run: trained.Trained, split: str, folder: epath.PathLike
+    run: trained.Trained, split: str, folder: epath.PathLike, *, report: bool = False
 ) -> tuple[dict[str, Any], epath.Path]:
     """Scores a checkpoint and writes ``eval_<split>_<step>.json`` to a folder.
 
@@ -23,6 +32,7 @@ def evaluate_run(
         run: the checkpoint.
         split: its name; "" for the validation split of the training.
         folder: for the file.
+        report: whether the folder gets a ``report.html``, too.
 
     Returns:
         The scores and the file.
@@ -38,7 +48,7 @@ def evaluate_run(
     dataset = inputs.load_dataset(run.config, (split,))
     if warning:
         processes.say(warning)
-    return _score(run, dataset, split, folder)
+    return _score(run, dataset, split, folder, report)
 
 
 def evaluate_weights(
@@ -46,6 +56,8 @@ def evaluate_weights(
     split: str,
     folder: epath.PathLike,
     mesh: jax.sharding.Mesh | None = None,
+    *,
+    report: bool = False,
 ) -> tuple[dict[str, Any], epath.Path]:
     """Scores ``config.init_from`` and writes ``eval_<split>_<its name>.json``.
 
@@ -54,6 +66,7 @@ def evaluate_weights(
         split: its name; "" for ``config.data.val_split``.
         folder: for the file, made if need be.
         mesh: see ``trained.load``.
+        report: see ``evaluate_run``.
 
     Returns:
         The scores and the file.
@@ -73,19 +86,77 @@ def evaluate_weights(
         weights.trained_on, f"{config.data.name}/{split}"
     )
     dataset = inputs.load_dataset(config, (split,))
-    run, report = trained.from_weights(
+    run, loaded = trained.from_weights(
         config, weights, dataset.class_names, dataset.palette, mesh
     )
-    processes.say("\n".join(filter(None, (report, warning))))
-    return _score(run, dataset, split, folder)
+    processes.say("\n".join(filter(None, (loaded, warning))))
+    return _score(run, dataset, split, folder, report)
 
 
-def _score(run: trained.Trained, dataset: datasets.Dataset, split: str, folder):
+def _score(
+    run: trained.Trained,
+    dataset: datasets.Dataset,
+    split: str,
+    folder: epath.PathLike,
+    report: bool,
+) -> tuple[dict[str, Any], epath.Path]:
+    began, folder = time.monotonic(), epath.Path(folder)
     resume.require_same_classes(run.class_names, dataset.class_names)
     evaluator = evaluate.make_evaluator(run.config, run.model, dataset, split, run.mesh)
-    scores, _ = evaluator(run.variables)
-    path = epath.Path(folder) / f"eval_{split}_{run.name}.json"
+    images, visit = None, None
+    if report:
+        report_lib.require_libraries()
+        images = collector.Collector(
+            len(dataset.class_names), multilabel=dataset.multilabel
+        )
+        visit = images.visit
+    scores, _ = evaluator(run.variables, visit=visit)
+    path = folder / f"eval_{split}_{run.name}.json"
     if processes.is_main():
+        if report:
+            scores |= images.boundaries.scores(dataset.class_names)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(scores, indent=2) + "\n")
+        if report:
+            content = report_content.Content(
+                title=folder.name or str(folder),
+                split=split,
+                checkpoint=run.name,
+                class_names=dataset.class_names,
+                palette=dataset.palette,
+                scores=scores,
+                counts=evaluator.counts,
+                mean_ious=images.mean_ious,
+                best=images.best(),
+                worst=images.worst(),
+                metrics=report_lib.read_metrics(folder),
+                config=resume.flatten(json.loads(run.config.to_json_best_effort())),
+                provenance=_provenance(
+                    run, split, scores["num_images"], time.monotonic() - began
+                ),
+            )
+            report_lib.write(folder / report_lib.NAME, content)
     return scores, path
+
+
+def _provenance(
+    run: trained.Trained, split: str, num_images: int, seconds: float
+) -> dict[str, str]:
+    """Where the scores come from."""
+    data = run.config.data
+    packages = ("jax", "flax", "numpy", "fcn-jax")
+    devices = jax.devices()
+    return {
+        "Command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "Checkpoint": run.name,
+        "Trained on": ", ".join(run.trained_on),
+        "Data": f"{data.name}, split {split} of {num_images} images"
+        + (f", from {data.source}" if data.source else ""),
+        "Date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "Duration": f"{seconds:.0f} s",
+        "Devices": f"{len(devices)} x {devices[0].device_kind}, in "
+        f"{jax.process_count()} process{'es' * (jax.process_count() > 1)}",
+        "Versions": ", ".join(f"{p} {metadata.version(p)}" for p in packages)
+        + f", Python {platform.python_version()}",
+        "Code": processes.code_version(),
+    }
