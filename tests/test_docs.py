@@ -52,3 +52,21 @@ def test_flags_that_are_written_about_exist(page):
         for flag in re.findall(r"--(\w+)(?=[=\s]|$)", rest):
             defined = re.search(rf'"{flag.removeprefix("no")}"', source)
             assert defined or flag == "help", (script, flag)
+
+
+SCRIPTS = sorted(ROOT.glob("run_*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_every_script_has_an_example_and_helps_with_every_flag(script):
+    tree = ast.parse(script.read_text())
+    assert f"python {script.name} --" in ast.get_docstring(tree)
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and "flags.DEFINE" in ast.unparse(call.func):
+            name, *_ = texts = [
+                node.value
+                for node in ast.walk(call)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            ]
+            assert max(map(len, texts)) > 20, name
+    assert script.name in (ROOT / "README.md").read_text()

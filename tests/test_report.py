@@ -282,7 +282,7 @@ def test_missing_libraries_are_told_before_anything_is_loaded(monkeypatch):
         "find_spec",
         lambda name: name != "jinja2" and find(name) or None,
     )
-    with pytest.raises(UserError, match=r"needs jinja2, .* 'fcn-jax\[report\]'$"):
+    with pytest.raises(UserError, match=r"needs jinja2, .* '\.\[report\]'$"):
         report.require_libraries()
 
 

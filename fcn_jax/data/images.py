@@ -30,7 +30,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 # What Pillow may take a file for. It knows many more, some of which run other programs.
-_FORMATS = "BMP GIF JPEG JPEG2000 PNG PPM TIFF WEBP".split()
+FORMATS = "BMP GIF JPEG JPEG2000 PNG PPM TIFF WEBP".split()
 _ORIENTATION = 0x0112  # Exif tag; 1 is upright.
 _BITS_PER_SAMPLE = 258  # TIFF tag.
 _WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's greys of over 8 bits.
@@ -232,7 +232,7 @@ def _decode(data: bytes, flags: int, ndim: int) -> np.ndarray:
 def _open(data: bytes, name: str) -> Image.Image:
     """Returns the whole, decoded image."""
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if math.prod(image.size) > MAX_PIXELS:
             raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
         image.load()

@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Iterable
 
 from fcn_jax.data import files as files_lib
@@ -159,7 +158,7 @@ def _read_lists(
         split = where.removeprefix(LISTS).removesuffix(".txt")
         if not where.endswith(".txt"):
             continue
-        if not re.fullmatch(r"\w+", split) or split == "all":
+        if not names_lib.is_split(split):
             findings.add("bad_list", where)
             continue
         try:

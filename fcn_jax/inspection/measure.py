@@ -17,8 +17,6 @@ from fcn_jax.data import files as files_lib
 from fcn_jax.data import images
 from fcn_jax.errors import UserError
 
-# As `images` takes them; Pillow knows more, some of which run other programs.
-_FORMATS = "BMP GIF JPEG JPEG2000 PNG PPM TIFF WEBP".split()
 MOST_VALUES = 256  # Of a mask are kept; class ids are no more.
 _FEW_VALUES = 64  # ... of masks with more: those that are no class ids.
 _IN_FLIGHT = 4  # Files in memory at once, for each thread.
@@ -116,7 +114,7 @@ def mask(data: bytes, name: str, as_colours: bool = False) -> MaskFacts:
     if not _read_header(data, name, facts):
         return facts
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+        with Image.open(io.BytesIO(data), formats=images.FORMATS) as file:
             file.load()
             if file.getexif().get(0x0112, 1) in range(2, 9):
                 facts.fault = "turned"
@@ -135,7 +133,7 @@ def mask(data: bytes, name: str, as_colours: bool = False) -> MaskFacts:
 def _read_header(data: bytes, name: str, facts: Facts) -> bool:
     """Fills in size, mode and type; tells whether the pixels may be decoded."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+        with Image.open(io.BytesIO(data), formats=images.FORMATS) as file:
             facts.size, facts.mode, facts.type = file.size, file.mode, file.format
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         claimed = re.search(r"\d+ pixels", str(error))
@@ -158,7 +156,7 @@ def _is_wide(mode: str) -> bool:
 def _wide_values(data: bytes, name: str, facts: ImageFacts) -> np.ndarray | None:
     """The values of a grey image of more than 8 bits; None if it is damaged."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+        with Image.open(io.BytesIO(data), formats=images.FORMATS) as file:
             values = np.asarray(file)
     except Exception as error:  # Damaged files make decoders raise nearly anything.
         facts.fault, facts.message = "unreadable", f"{name}: {error}"

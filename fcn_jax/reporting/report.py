@@ -39,7 +39,7 @@ def require_libraries() -> None:
     if missing:
         raise UserError(
             f"--report needs {' and '.join(missing)}, not installed here; install it "
-            "with: python -m pip install 'fcn-jax[report]'"
+            "with: pip install -e '.[report]'"
         )
 
 
