@@ -252,7 +252,7 @@ def test_text_json_and_command(tmp_path):
     ]
     text = report.text(found)
     assert all(line.isprintable() for line in text.split("\n"))
-    command = text[text.index("  python run_train.py") :]
+    command = text[text.index("  python run_train.py") : text.index("That starts")]
     printed = subprocess.run(
         ["bash", "-c", command.replace("python", "printf '%s\\0'", 1)],
         capture_output=True,

@@ -87,7 +87,11 @@ def test_two_processes_train_and_score_as_one_bit_for_bit(folder, whole):
 
 
 @pytest.mark.parametrize(
-    "before, after", [((2, 2), (1, 4)), ((1, 4), (2, 2))], ids=["2to1", "1to2"]
+    "before, after",
+    [
+        pytest.param((2, 2), (1, 4), id="2to1"),
+        pytest.param((1, 4), (2, 2), id="1to2", marks=pytest.mark.slow),
+    ],
 )
 def test_a_preempted_run_goes_on_with_other_processes(folder, whole, before, after):
     workdir = folder / f"pod_preempted_{before[0]}"
@@ -106,7 +110,7 @@ def test_a_preempted_run_goes_on_with_other_processes(folder, whole, before, aft
     assert_same_outcome(outcome(workdir), whole)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_the_others_with_a_message(folder, whole, victim):
     command = arguments(
         folder,

@@ -17,8 +17,8 @@ from example_runs import ROOT, flags, tiny_settings
 from fsspec.implementations import memory
 from test_reporting import read_events, read_lines
 
+from fcn_jax.data import builder, prepared
 from fcn_jax.data import folder as folder_lib
-from fcn_jax.data import prepared
 from fcn_jax.errors import UserError
 from fcn_jax.reporting import log
 from fcn_jax.training import checkpoints
@@ -179,7 +179,10 @@ def test_a_fetch_that_was_cut_off_leaves_nothing(store, voc, tmp_path, monkeypat
     monkeypatch.setattr(Store, "error", None)
     # What a kill leaves is removed, too.
     (lock,) = tmp_path.glob("b/**/*.lock")
-    wreck = lock.with_suffix("") / "incomplete.fetched_1.0.0"
+    wreck = (
+        lock.with_suffix("")
+        / f"incomplete.fetched_{builder.SegmentationBuilder.VERSION}"
+    )
     wreck.mkdir()
     path = prepared.prepare(config, DATA, cache=tmp_path / "b")
     assert len(prepared.Source(path, "val")) == 2 and not wreck.exists()
