@@ -116,7 +116,9 @@ def _score(
         if report:
             scores |= images.boundaries.scores(dataset.class_names)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(scores, indent=2) + "\n")
+        part = path.with_name(path.name + ".part")  # Whole or not at all.
+        part.write_text(json.dumps(scores, indent=2) + "\n")
+        part.replace(path)
         if report:
             content = report_content.Content(
                 title=folder.name or str(folder),
