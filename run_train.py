@@ -2,7 +2,7 @@
 
   python run_train.py --config=configs/quickstart.py
   python run_train.py --config=configs/small.py --config.data.source=FOLDER
-  python run_train.py --config=configs/fcn8s.py --workdir=runs/big --config.batch_size=32
+  python run_train.py --config=configs/fcn8s.py --workdir=runs/a --config.batch_size=8
 
 Every setting of a config can be changed with --config.NAME=VALUE; all are in
 docs/configuration.md. The same command again goes on from the latest checkpoint.

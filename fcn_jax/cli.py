@@ -5,6 +5,7 @@ import errno
 import pathlib
 import re
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -53,12 +54,17 @@ _ENVIRONMENT = (
     errno.EACCES,
     errno.EDQUOT,
     errno.EEXIST,
+    errno.EIO,
     errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
     errno.EROFS,
 )
+_PLACES = ("workdir", "input", "output")  # Flags that name a file or a folder.
 
 
 def run(main: Callable[[], None], *, alone: bool = False) -> None:
@@ -72,6 +78,8 @@ def run(main: Callable[[], None], *, alone: bool = False) -> None:
     """
     for name in _PROCESS_FLAGS if alone else ():
         delattr(flags.FLAGS, name)
+    if alone:  # Training heeds it at its own time; here what was begun is removed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # --help has the flags of the script itself, and those that are given to it here.
     for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
@@ -109,11 +117,7 @@ def define_thresholds() -> flags.FlagHolder:
 
 
 def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
-    """The numbers of a list flag.
-
-    Raises:
-        UserError: one of them is no number.
-    """
+    """The numbers of a list flag; raises UserError if one of them is none."""
     try:
         return tuple(float(part) for part in flag.value)
     except ValueError as error:
@@ -162,9 +166,10 @@ def _without_traceback(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in _ENVIRONMENT:
             _leave_with_traceback(error)
+        place = error.filename or _value("output") or _value("workdir") or "A file"
         _exit_with(
-            f"{error.filename or 'A file'} cannot be read or written "
-            f"({error.strerror}); choose another folder, or mend this one."
+            f"{place} cannot be read or written ({error.strerror}); choose another "
+            "folder, or mend this one."
         )
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -226,7 +231,28 @@ def _parse_flags(argv: list[str]) -> list[str]:
         raise UserError(str(error).split("\n")[0]) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no flag; flags start with --.")
+    for name in _PLACES:
+        _check_place(name, _value(name))
     return rest
+
+
+def _value(name: str) -> Any:
+    """Of a flag, None if the script has none of this name."""
+    return flags.FLAGS[name].value if name in flags.FLAGS else None
+
+
+def _check_place(name: str, value: str | None) -> None:
+    """Raises UserError for a path that cannot be one."""
+    if value == "":
+        raise UserError(f"--{name} is empty; give a file or a folder.")
+    if value is None or not remote.is_url(value):
+        return
+    alone = "distributed" not in flags.FLAGS
+    if not value.startswith("gs://") or (alone and name != "workdir"):
+        raise UserError(
+            f"--{name}={value} is a URL; give a local path"
+            f"{'' if alone and name != 'workdir' else ', or one of gs://'}."
+        )
 
 
 def _check_config(value: str, argv: list[str]) -> None:
@@ -238,7 +264,14 @@ def _check_config(value: str, argv: list[str]) -> None:
         raise UserError(
             f"--config={value}: there is no such file.{_nearest(str(file), known)}"
         )
-    known = set(dict(_fields(runpy.run_path(str(file))["get_config"]())))
+    try:
+        known = set(dict(_fields(runpy.run_path(str(file))["get_config"]())))
+    except Exception as error:  # Whatever that file does.
+        raise UserError(
+            f"--config={value} is no config ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}); give a Python file "
+            "with get_config(), such as those in configs/."
+        ) from error
     for arg in argv:
         match = re.match(r"--?config\.([^=]+)", arg)
         if match and match[1] not in known:

@@ -136,6 +136,10 @@ def test_a_folder_is_replaced_only_when_asked_to(whole, tmp_path):
     folder = stablehlo.write(network, tmp_path / "new")
     with pytest.raises(UserError, match="--overwrite"):
         stablehlo.write(network, folder)
+    (folder / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="nothing else"):
+        stablehlo.write(network, folder, overwrite=True)
+    (folder / "letter.txt").unlink()
     (folder / "model.json").unlink()
     assert (stablehlo.write(network, folder, overwrite=True) / "model.json").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "new"]

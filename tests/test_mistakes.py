@@ -36,6 +36,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good(folder):
         ({"batch_size": 3, "accumulation_steps": 2}, "batch_size=3 does not divide"),
         ({"eval_batch_size": 0}, "eval_batch_size=0"),
         ({"seed": -1}, "seed=-1 must be 0 or more"),
+        ({"seed": 2**32}, "seed=4294967296 must be at most 4294967295"),
+        ({"loss__dice": float("nan")}, "loss.dice=nan must be finite"),
+        ({"loss__dice": -1.0}, "weights of the loss"),
+        ({"augment__scale": (1.0, float("inf"))}, "must be finite"),
+        ({"augment__scale": ("nan", 1)}, "augment.scale=('nan', 1) must have numbers"),
+        ({"optimizer__learning_rate": -1.0}, "optimizer.learning_rate=-1.0 must be 0"),
+        ({"data__num_workers": -1}, "data.num_workers=-1 must be 0 or more"),
+        ({"task": "panoptic"}, "task='panoptic' is not known"),
+        ({"task": "multilabel", "thresholds": (0.005,)}, "thresholds=(0.005,)"),
         ({"mesh__data": 3}, "mesh.data=3"),
         ({"mesh__spatial": 2}, "do not multiply to the 1 device"),
         ({"num_steps": 0}, "num_steps=0"),
@@ -172,3 +181,18 @@ def test_a_workdir_that_cannot_be_is_one_line(folder, whole):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert str(folder / "file") in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        ("run_train.py", ["--config=README.md"], "README.md is no config"),
+        ("run_predict.py", ["--output="], "--output is empty"),
+        ("run_predict.py", ["--input=https://a/b"], "is a URL; give a local path, or"),
+        ("run_export.py", ["--output=gs://a/b"], "is a URL; give a local path."),
+    ],
+)
+def test_a_place_that_cannot_be_is_one_line(script, args, message):
+    done = run(script, *args)
+    assert done.returncode == 1 and message in done.stderr
+    assert done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1

@@ -129,14 +129,21 @@ def test_what_exists_is_skipped_and_its_areas_stay(net, photos, tmp_path, capsys
 def test_bad_files_are_listed_and_the_others_done(net, photos, tmp_path):
     (photos / "bad\nname.jpg").write_bytes(b"no image")
     (photos / "folder.png").mkdir()
+    os.mkfifo(photos / "pipe.png")  # To read it would wait for ever.
+    (photos / "._a.png").write_bytes(b"what macOS leaves")  # Hidden: not an image.
     long = photos / ("n" * 245 + ".png")
     long.write_bytes((photos / "a.png").read_bytes())
     odd = "=1+1 é\n.png"
     (photos / odd).write_bytes((photos / "a.png").read_bytes())
     failures = do(net, photos, tmp_path / "out")
-    assert len(failures) == 3
+    assert len(failures) == 4
     assert "\n" not in "".join(failures)
-    for part in ("bad\\nname.jpg' (8 bytes) is not an image", "folder.png", "nnn"):
+    for part in (
+        "bad\\nname.jpg' (8 bytes) is not an image",
+        "folder.png",
+        "nnn",
+        "pipe.png",
+    ):
         assert sum(part in failure for failure in failures) == 1, failures
     assert {p.name for p in (tmp_path / "out").glob("*_mask.png")} == {
         f"{stem}_mask.png" for stem in (*FOUR, "=1+1 é\n")

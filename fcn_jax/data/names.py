@@ -145,7 +145,7 @@ def refuse_unmatched(
     if missing:
         raise UserError(
             f"{len(missing)} of {len(found)} {what}s have no {other}, the first is "
-            f"{found[missing[0]]}; put a {other} named {missing[0]} (of type "
+            f"{found[missing[0]]}; put the {other} named {missing[0]} (of type "
             f"{', '.join(suffixes(other))}) into {other_dir}, or remove the {what}."
         )
 

@@ -2,6 +2,7 @@
 
 import html
 import os
+import socket
 import tempfile
 from typing import Any
 
@@ -135,6 +136,12 @@ def launch(page: gr.Blocks, *, host: str, port: int, max_upload_mb: int) -> None
     Raises:
         UserError: If the address cannot be listened on.
     """
+    try:
+        socket.getaddrinfo(host or None, port)
+    except OSError as error:
+        raise UserError(
+            f"--host={host} is no address of this machine ({error}); use 127.0.0.1."
+        ) from error
     system = ("system-ui", "sans-serif")
     try:
         _, address, _ = page.launch(

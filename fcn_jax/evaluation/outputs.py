@@ -173,7 +173,10 @@ class Outputs:
         rows = areas.rows()
         if AREAS in self._there:
             text = path.read_bytes().decode("utf-8", "replace")
-            before = list(csv.reader(io.StringIO(text, newline="")))
+            try:
+                before = list(csv.reader(io.StringIO(text, newline="")))
+            except csv.Error:  # Whatever it is, it is none of ours.
+                before = []
             if before[:1] == [header]:
                 rows = {row[0]: row for row in before[1:] if row} | rows
         buffer = io.StringIO(newline="")
@@ -256,10 +259,11 @@ class Areas:
         shares = np.array([n / np.prod(size) for size, n in self._found.values()])
         means, present = shares.mean(0), (shares > 0).sum(0)
         order = np.argsort(-means, kind="stable")
-        first = max(len("class"), *(len(self._names[i]) for i in order[:most]))
+        names = [sources.printable(name) for name in self._names]
+        first = max(len("class"), *(len(names[i]) for i in order[:most]))
         lines = [f"{'class':<{first}}  mean share  in images"]
         lines += [
-            f"{self._names[i]:<{first}}  {means[i]:>10.2%}  {present[i]:>9,}"
+            f"{names[i]:<{first}}  {means[i]:>10.2%}  {present[i]:>9,}"
             for i in order[:most]
         ]
         if len(order) > most:

@@ -83,12 +83,16 @@ def predict_files(
 
 def _require_elsewhere(paths: Sequence[epath.Path], output: epath.Path) -> None:
     """Raises UserError where masks would be taken for images the next time."""
-    folders = {remote.absolute(path.parent) for path in paths}
-    if len(paths) > 1 and remote.absolute(output) in folders:
+    folders = {_real(path.parent) for path in paths}
+    if len(paths) > 1 and _real(output) in folders:
         raise UserError(
             f"--output={sources.printable(output)} is a folder of the images; choose "
             "another, so that masks are not taken for images the next time."
         )
+
+
+def _real(folder: epath.Path) -> str:
+    return str(folder) if remote.is_url(folder) else os.path.realpath(folder)
 
 
 @dataclasses.dataclass
@@ -196,8 +200,8 @@ class _Job:
         print(f"Segmented {self.done} image(s) into {folder}.")
         if self.skipped:
             print(
-                f"Skipped {self.skipped} whose results were there; --overwrite works "
-                "on them again."
+                f"Skipped {self.skipped} whose results were there, whatever settings "
+                "made them; --overwrite works on them again."
             )
         if len(self.areas):
             self.outputs.write_areas(self.areas)

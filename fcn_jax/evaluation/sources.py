@@ -65,7 +65,10 @@ def find_images(path: epath.PathLike) -> list[epath.Path]:
         found, suffixes = path.iterdir(), folder.IMAGE_SUFFIXES
     else:
         return [path]
-    found = sorted(p for p in found if p.suffix.lower() in suffixes)
+    # Names with a dot in front are hidden: macOS has "._photo.jpg" beside photo.jpg.
+    found = sorted(
+        p for p in found if p.suffix.lower() in suffixes and p.name[0] != "."
+    )
     if not found:
         what = "holds" if path.exists() else "matches"
         raise UserError(
@@ -153,6 +156,9 @@ def pictures(
 
 def _read(path: epath.Path, intensity_range: Sequence[float]) -> np.ndarray:
     name = printable(path)
+    # Reading a pipe or a device might never end.
+    if not remote.is_url(path) and path.exists() and not os.path.isfile(path):
+        raise UserError(f"{name} is no regular file; remove it.")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -108,11 +108,8 @@ def make(name: str, num_classes: int, thresholds: Sequence[float] = (0.5,)) -> T
     if name == "semantic":
         return Semantic(num_classes)
     thresholds = tuple(thresholds)
-    numbers = [round(100 * t) for t in thresholds]
-    exact = all(
-        abs(100 * t - n) < 1e-6 for t, n in zip(thresholds, numbers, strict=True)
-    )
-    if not exact or not all(1 <= n <= 99 for n in numbers):
+    numbers = [_hundredths(t) for t in thresholds]
+    if None in numbers:
         raise UserError(
             f"thresholds={thresholds} must be probabilities from 0.01 to 0.99, in "
             "steps of 0.01."
@@ -125,3 +122,13 @@ def make(name: str, num_classes: int, thresholds: Sequence[float] = (0.5,)) -> T
     if len(numbers) == 1:
         numbers *= num_classes
     return Multilabel(num_classes, tuple(numbers))
+
+
+def _hundredths(threshold: float) -> int | None:
+    """0.01 .. 0.99 -> 1 .. 99; None for anything else."""
+    if not isinstance(threshold, int | float) or not 0 < threshold < 1:
+        return None
+    number = round(100 * threshold)
+    return (
+        number if 1 <= number <= 99 and abs(100 * threshold - number) < 1e-6 else None
+    )

@@ -17,6 +17,8 @@ from fcn_jax.errors import UserError
 from fcn_jax.evaluation import trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+PROGRAM = "model.stablehlo"
+FILES = {PROGRAM, "weights.npz", "model.json", "predict.py"}
 CONSUMER = pathlib.Path(__file__).with_name("consumer.py")
 
 
@@ -86,12 +88,12 @@ def write(
     Raises:
         UserError: a folder that is not to be replaced, or no flatbuffers.
     """
-    output = pathlib.Path(output).expanduser().absolute()
-    exists = output.exists() or output.is_symlink()
-    if exists and not (overwrite and (output / "model.stablehlo").is_file()):
+    output = pathlib.Path(output).expanduser().resolve()
+    exists = output.exists()
+    if exists and not (overwrite and _is_exported(output)):
         raise UserError(
             f"--output={output} exists; give a new folder, or --overwrite to replace "
-            "an exported network."
+            "a folder that holds an exported network and nothing else."
         )
     exported = trace(run)
     try:
@@ -103,8 +105,9 @@ def write(
         ) from error
     output.parent.mkdir(parents=True, exist_ok=True)
     part = pathlib.Path(tempfile.mkdtemp(prefix=".export-", dir=output.parent))
+    before = part.with_name(f"{part.name}-before")
     try:
-        (part / "model.stablehlo").write_bytes(program)
+        (part / PROGRAM).write_bytes(program)
         weights = {
             name: np.asarray(sharding.gather(x)) for name, x in flat(run).items()
         }
@@ -114,8 +117,16 @@ def write(
         shutil.copyfile(CONSUMER, part / "predict.py")
         part.chmod(0o755)
         if exists:
-            shutil.rmtree(output)
+            output.rename(before)
         part.rename(output)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if before.exists() and not output.exists():
+            before.rename(output)
+        shutil.rmtree(before, ignore_errors=True)
     return output
+
+
+def _is_exported(folder: pathlib.Path) -> bool:
+    """Whether a folder holds an exported network and nothing else."""
+    return folder.is_dir() and {PROGRAM} <= {p.name for p in folder.iterdir()} <= FILES

@@ -103,6 +103,18 @@ def inspect(
         mask_dir=mask_dir,
         multilabel=multilabel,
     )
+    for name in filter(None, (listing.image_dir, listing.mask_dir)):
+        folder = (path / name).resolve()
+        if output.resolve() == folder or folder in output.resolve().parents:
+            raise UserError(
+                f"--output={output} lies in {folder}, whose files are the data; choose "
+                "another folder."
+            )
+    if multilabel and not listing.classes:
+        raise UserError(
+            f"--multilabel: {path / mask_dir} has no folders of masks, one for each "
+            "class; add them, or leave --multilabel out."
+        )
     classes = meaning.class_names(listing, stated, findings)
     output.mkdir(parents=True, exist_ok=True)  # Says so before the work if it cannot.
     as_colours = classes.label_map is not None and classes.label_map.colours

@@ -95,6 +95,10 @@ def _picture(
         data, item.pair.image, intensity_range=report.intensity_range
     )
     image = _reduce(image, Image.Resampling.BOX)
+    if report.meant.reading is None and "" not in item.pair.masks:
+        return contact_sheet.Picture(
+            image, image, np.zeros(image.shape[:2], bool), caption
+        )
     if report.meant.reading is None:
         mask = _raw(files.read(item.pair.masks[""]))
         mixed = (image.astype(int) + mask) // 2

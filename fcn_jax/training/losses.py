@@ -60,7 +60,7 @@ class Loss:
     def __post_init__(self):
         """Raises UserError for weights and numbers that make no loss."""
         used = [name for name in TERMS if self.weights.get(name, 0) != 0]
-        if not used or min(self.weights.values()) < 0:
+        if not used or not all(weight >= 0 for weight in self.weights.values()):
             raise UserError(
                 f"The weights of the loss are {dict(self.weights)}; none may be "
                 "negative, and one must be above 0: set loss.cross_entropy=1."

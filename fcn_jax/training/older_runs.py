@@ -19,7 +19,12 @@ _CONFIG = {
 
 
 def complete(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Adds to a checkpoint's metadata what was not saved before there was a choice."""
+    """Adds to a checkpoint's metadata what was not saved before there was a choice.
+
+    Raises:
+        KeyError: what was always saved is missing.
+    """
+    metadata["class_names"], metadata["palette"]
     config = metadata["config"]
     for name, value in _CONFIG.items():
         *path, last = name.split(".")

@@ -16,13 +16,28 @@ from fcn_jax.errors import UserError
 from fcn_jax.evaluation import tasks
 from fcn_jax.models import fcn
 from fcn_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, Weights
-from fcn_jax.training import init_from, inputs, losses, optim
+from fcn_jax.training import init_from, inputs, losses, optim, resume
 from fcn_jax.training import state as state_lib
 from fcn_jax.training import step as step_lib
+
+_NOT_NEGATIVE = (
+    "seed",
+    "num_overlays",
+    "data.num_workers",
+    "data.num_threads",
+    "optimizer.learning_rate",
+    "optimizer.momentum",
+    "optimizer.weight_decay",
+    "optimizer.clip_norm",
+    "optimizer.power",
+    "optimizer.warmup_steps",
+)
+_HIGHEST = {"seed": 2**32 - 1, "model.width": 16, "data.image_scale": 16}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for settings that make no run; reads and writes nothing."""
+    _check_numbers(config)
     steps = "num_steps", "eval_every", "checkpoint_every", "log_every"
     for name in (*steps, "accumulation_steps"):
         if config[name] < 1:
@@ -41,10 +56,26 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"{', '.join(terms)}; use loss.reduction=mean."
         )
     tasks.make(config.task, max(2, len(config.thresholds)), config.thresholds)
-    if config.seed < 0:
-        raise UserError(f"seed={config.seed} must be 0 or more.")
     inputs.make_augment(config, (1, 1))
     make_model(config, 2)
+
+
+def _check_numbers(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for numbers that are none, or out of their range."""
+    for name, value in resume.flatten(config.to_dict()).items():
+        values = value if isinstance(value, tuple | list) else [value]
+        if name == "optimizer.multipliers":  # A table with patterns.
+            continue
+        for number in values:
+            numeric = isinstance(number, int | float)
+            if isinstance(value, tuple | list) and not numeric:
+                raise UserError(f"{name}={value!r} must have numbers alone.")
+            if numeric and not math.isfinite(number):
+                raise UserError(f"{name}={value!r} must be finite.")
+        if name in _NOT_NEGATIVE and value < 0:
+            raise UserError(f"{name}={value} must be 0 or more.")
+        if name in _HIGHEST and value > _HIGHEST[name]:
+            raise UserError(f"{name}={value} must be at most {_HIGHEST[name]}.")
 
 
 def make_loss(
