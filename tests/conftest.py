@@ -15,6 +15,18 @@ import pytest  # noqa: E402
 from fcn_jax.training import loop  # noqa: E402
 
 
+# Files whose tests take longest, so that none of them is left over for one worker.
+LONGEST = ("test_processes.py", "test_end_to_end.py", "test_sharding.py")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.path.name
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A data set, the compilation cache, and one undisturbed run of six steps."""

@@ -46,7 +46,9 @@ def test_a_run_leaves_what_it_promises(folder, whole):
     assert list((workdir / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "stop", [1, *(pytest.param(i, marks=pytest.mark.slow) for i in (2, 3)), 5]
+)
 def test_a_run_stopped_at_any_step_and_resumed_ends_the_same(
     folder, whole, stop, monkeypatch
 ):
