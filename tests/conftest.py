@@ -14,7 +14,6 @@ import pytest  # noqa: E402
 
 from fcn_jax.training import loop  # noqa: E402
 
-
 # Files whose tests take longest, so that none of them is left over for one worker.
 LONGEST = ("test_processes.py", "test_end_to_end.py", "test_sharding.py")
 
