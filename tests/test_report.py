@@ -18,6 +18,9 @@ from fcn_jax.errors import UserError
 from fcn_jax.evaluation import collector, score, trained
 from fcn_jax.reporting import report, report_pictures
 
+for name in ("jinja2", "matplotlib"):
+    pytest.importorskip(name)
+
 
 class Page(html.parser.HTMLParser):
     """Gathers the elements, the cells of tables and the text of a page."""
