@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +14,9 @@ import pytest
 from example_runs import CLASSES, run
 from PIL import Image
 
+from fcn_jax.data import images
 from fcn_jax.errors import UserError
-from fcn_jax.evaluation import tasks, trained
+from fcn_jax.evaluation import predictor, tasks, trained
 from fcn_jax.export import stablehlo
 from fcn_jax.models import fcn
 from fcn_jax.training import state
@@ -89,18 +92,24 @@ def test_a_network_of_bfloat16_is_exported_in_float32(whole):
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_the_script_beside_it_gives_the_masks_of_the_run(whole, tmp_path):
-    folder = tmp_path / "exported"
+@pytest.fixture(scope="module")
+def made(whole, tmp_path_factory):
+    """Of the run, written as a user does."""
+    folder = tmp_path_factory.mktemp("export") / "exported"
     done = run("run_export.py", f"--workdir={whole[0]}", f"--output={folder}")
     assert done.returncode == 0, done.stderr
     assert "predict.py IMAGE MASK.png" in done.stdout
-    about = json.loads((folder / "model.json").read_text())
+    return folder
+
+
+def test_the_script_beside_it_gives_the_masks_of_the_run(whole, made, tmp_path):
+    about = json.loads((made / "model.json").read_text())
     loaded = trained.load(whole[0])
     assert about["class_names"] == CLASSES and about["step"] == loaded.name
     assert (about["task"], about["image_scale"]) == ("semantic", 1.0)
     image = np.random.default_rng(1).integers(0, 256, (37, 51, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "photo.png")
-    consume(folder, tmp_path / "photo.png", tmp_path / "mask.png")
+    consume(made, tmp_path / "photo.png", tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as mask:
         colours = np.array(mask.getpalette()).reshape(-1, 3)
         np.testing.assert_array_equal(colours, loaded.palette)
@@ -108,6 +117,48 @@ def test_the_script_beside_it_gives_the_masks_of_the_run(whole, tmp_path):
             loaded.model.apply(loaded.variables, image[None])
         )
         np.testing.assert_array_equal(np.asarray(mask), expected[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("grey of 16 bits.tif", {}),
+        ("grey of 12 bits.png", {"intensity_range": (0, 4095)}),
+        ("transparent.png", {}),
+        ("turned.jpg", {}),
+    ],
+)
+def test_the_script_reads_pictures_as_the_project_does(
+    whole, made, tmp_path, monkeypatch, name, settings
+):
+    rng, picture = np.random.default_rng(2), tmp_path / name
+    if name.startswith("grey"):
+        bits = 12 if settings else 16
+        image = Image.fromarray(rng.integers(0, 2**bits, (40, 52), np.uint16))
+    else:
+        shape = (40, 52, 4 if name == "transparent.png" else 3)
+        image = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6 if name == "turned.jpg" else 1  # A quarter turn.
+    image.save(picture, exif=exif)
+
+    network = trained.load(whole[0])
+    network.config.data.update(settings)
+    pixels = images.read_image(
+        picture.read_bytes(),
+        name,
+        exif="apply",
+        intensity_range=network.config.data.intensity_range,
+    )
+    expected = predictor.Predictor(network)([pixels])[0]
+    copy = shutil.copytree(made, tmp_path / "copy")
+    about = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(about | settings))
+    arguments = [str(copy / "predict.py"), str(picture), str(tmp_path / "mask.png")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    runpy.run_path(arguments[0], run_name="__main__")
+    with Image.open(tmp_path / "mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), expected)
 
 
 def test_the_script_writes_a_mask_for_each_of_many_labels(whole, tmp_path):
