@@ -4,7 +4,7 @@ python run_export.py --workdir=runs/fcn8s --output=exported
 
 The folder has the network as StableHLO (model.stablehlo, for images of any size on
 CPU, NVIDIA GPU and TPU), its weights (weights.npz), what they mean (model.json), and a
-script of a few lines that segments a picture with them and needs only JAX, flatbuffers,
+short script that segments a picture with them and needs only JAX, flatbuffers,
 NumPy and Pillow: python exported/predict.py IMAGE MASK.png
 """
 
