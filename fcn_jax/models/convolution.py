@@ -1,16 +1,17 @@
-"""Convolution in the form that the backend computes fastest."""
+"""Convolution in the form that the backend computes fastest, chosen here alone.
 
+Accelerators have XLA's own convolution throughout. On CPUs it loses to other forms of
+the same sums in three places; ``docs/performance.md`` has the figures.
+"""
+
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Kernels at least this wide go through patches on a CPU. Measured on fc6 (7x7,
-# 192 -> 1536, on 4 x 6 x 8 cells, 2 cores, jax 0.10.2): 29 + 43 + 58 ms for output,
-# kernel and input gradient, against 4592 + 63 + 1130 ms of XLA's own convolution;
-# for 3x3 kernels XLA's own is the faster one at every VGG size.
-PATCHES_FROM = 5
+from fcn_jax.models import winograd
 
 
 def _native(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -31,17 +32,74 @@ def _patches(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return windows @ kernel.reshape(k * k * c_in, c_out)
 
 
+@jax.custom_vjp
+def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A SAME 3x3 convolution, whose output and gradients each have their own form."""
+    native = partial(_native, padding="SAME")
+    form = winograd.conv3x3 if _output_by_winograd(x, kernel) else native
+    return _on_cpu(form, native, x, kernel)
+
+
+def _conv3x3_forward(x, kernel):
+    return _conv3x3(x, kernel), (x, kernel)
+
+
+def _conv3x3_backward(saved, gradient):
+    x, kernel = saved
+
+    def native(x, kernel, gradient):
+        return jax.vjp(partial(_native, padding="SAME"), x, kernel)[1](gradient)
+
+    def winograds(x, kernel, gradient):
+        # A convolution of the gradient, by the kernel turned round.
+        by_x = _conv3x3(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
+        if _gradient_by_winograd(x, kernel):
+            return by_x, winograd.kernel_gradient(x, gradient)
+        return by_x, native(x, kernel, gradient)[1]
+
+    return _on_cpu(winograds, native, x, kernel, gradient)
+
+
+_conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
+
+
+def _on_cpu(cpu: Callable, default: Callable, *args):
+    """Calls ``cpu`` where the program is compiled for a CPU, elsewhere ``default``."""
+    if cpu is default:
+        return default(*args)
+    return jax.lax.platform_dependent(*args, cpu=cpu, default=default)
+
+
+def _output_by_winograd(x, kernel) -> bool:
+    """Whether ``winograd.conv3x3`` beats XLA's own on a CPU: many channels, pixels."""
+    return min(kernel.shape[2:]) >= 128 and _pixels(x) >= 2000
+
+
+def _gradient_by_winograd(x, kernel) -> bool:
+    """Likewise for ``winograd.kernel_gradient``, or very many pixels.
+
+    Not on several devices: sums over the batch would cross them for each row of tiles.
+    """
+    many = min(kernel.shape[2:]) >= 96 and _pixels(x) >= 1500
+    vast = kernel.shape[2] >= 16 and x.shape[1] * x.shape[2] >= 20_000
+    return (many or vast) and jax.device_count() == 1
+
+
+def _pixels(x) -> int:
+    return x.shape[0] * x.shape[1] * x.shape[2]
+
+
 def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
     """Stride-1 convolution of x [B,h,w,C_in] by an odd kernel [k,k,C_in,C_out].
 
     The padding is ``SAME`` (the output has x's size) or ``VALID`` (``k - 1`` less).
     """
+    sizes_are_numbers = all(isinstance(n, int) for n in x.shape)
+    if kernel.shape[0] == 3 and padding == "SAME" and sizes_are_numbers:
+        return _conv3x3(x, kernel)
     native = partial(_native, padding=padding)
-    if kernel.shape[0] < PATCHES_FROM:
-        return native(x, kernel)
-    return jax.lax.platform_dependent(
-        x, kernel, cpu=partial(_patches, padding=padding), default=native
-    )
+    patches = native if kernel.shape[0] == 3 else partial(_patches, padding=padding)
+    return _on_cpu(patches, native, x, kernel)
 
 
 class Conv(nn.Module):

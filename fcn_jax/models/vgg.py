@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fcn_jax.models import convolution
+from fcn_jax.models import convolution, pooling
 
 # Convolutions in each of the five blocks, by depth.
 BLOCKS = {
@@ -124,7 +124,7 @@ class VGG(nn.Module):
                 )(x, mask=valid)
             x = jnp.where(valid, nn.relu(x), 0)
         # Ceil mode. The zeros outside never win against ReLU's outputs.
-        return nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+        return pooling.max_pool(x)
 
     def _conv(self, channels, kernel_size, name, padding="SAME") -> nn.Module:
         channels = max(1, round(channels * self.width))
