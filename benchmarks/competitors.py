@@ -1,0 +1,286 @@
+"""The same step or inference twice, here and in PyTorch, for the benchmarks to time.
+
+Both sides start from the same parameters and images, without dropout, so that after any
+number of steps their losses can be compared.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fcn_jax import sharding
+from fcn_jax.models import fcn, vgg
+from fcn_jax.training import losses, optim, step
+from fcn_jax.training import state as state_lib
+
+SGD = {"learning_rate": 1e-4, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """FCN-8s on VGG-16 at full width, at work on a batch of random images.
+
+    Attributes:
+        work: ``train``: one step of SGD with momentum; ``infer``: the classes.
+        geometry: ``same`` or ``caffe``.
+        size: height and width.
+        batch: images.
+        dtype: of activations, ``float32`` or ``bfloat16``.
+        num_classes: that are scored.
+    """
+
+    work: str
+    geometry: str
+    size: tuple[int, int]
+    batch: int
+    dtype: str
+    num_classes: int = 21
+
+    @classmethod
+    def parse(cls, text: str) -> "Case":
+        """From ``work:geometry:HEIGHTxWIDTH:batch:dtype`` and maybe ``:classes``."""
+        work, geometry, size, batch, dtype, *classes = text.split(":")
+        size = tuple(int(n) for n in size.split("x"))
+        named = {"num_classes": int(classes[0])} if classes else {}
+        return cls(
+            work=work,
+            geometry=geometry,
+            size=size,
+            batch=int(batch),
+            dtype=dtype,
+            **named,
+        )
+
+    def __str__(self):
+        """As in the tables."""
+        height, width = self.size
+        return (
+            f"{self.work}, {self.geometry}, {width}x{height}, batch {self.batch}, "
+            f"{self.dtype}"
+        )
+
+    def row(self) -> dict:
+        """The fields, for the result file."""
+        height, width = self.size
+        return dataclasses.asdict(self) | {"size": f"{width}x{height}"}
+
+    def model(self) -> fcn.FCN:
+        """Our network."""
+        return fcn.create(
+            self.num_classes, geometry=self.geometry, dropout=0.0, dtype=self.dtype
+        )
+
+    def data(self) -> dict[str, np.ndarray]:
+        """Images uint8 [B,H,W,3], sizes, labels [B,H,W]."""
+        rng = np.random.default_rng(0)
+        shape = (self.batch, *self.size)
+        # Coarse enough for a network to see something.
+        coarse = rng.integers(0, 256, (self.batch, 8, 8, 3), np.uint8)
+        rows, columns = (np.arange(n) * 8 // n for n in self.size)
+        noise = rng.integers(0, 32, (*shape, 3), np.uint8)
+        return {
+            "image": coarse[:, rows][:, :, columns] // 8 * 7 + noise,
+            "size": np.array([self.size] * self.batch, np.int32),
+            "label": rng.integers(0, self.num_classes, shape).astype(np.uint8),
+        }
+
+    def flops(self) -> float:
+        """Of the products that a step or an inference needs: convolutions and fc6."""
+        shapes = _shapes(self)["params"]
+        height, width = (n + 198 * (self.geometry == "caffe") for n in self.size)
+        total, first = 0, 0
+        for block, count in enumerate(vgg.BLOCKS[16], 1):
+            for i in range(1, count + 1):
+                kernel = shapes["encoder"][f"conv{block}_{i}"]["kernel"]
+                total += 2 * height * width * kernel.size
+                first = first or total
+            height, width = -(-height // 2), -(-width // 2)
+        if self.geometry == "caffe":
+            height, width = height - 6, width - 6
+        for name in ("fc6", "fc7"):
+            total += 2 * height * width * shapes["encoder"][name]["kernel"].size
+        # The gradient of the images is not needed.
+        return self.batch * (3 * total - first if self.work == "train" else total)
+
+
+def _shapes(case: Case):
+    init = functools.partial(state_lib.init_variables, case.model())
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def write_parameters(case: Case, folder: str) -> str:
+    """Draws parameters, He-scaled; returns the file that both sides read."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if len(leaf.shape) == 1:
+            return np.zeros(leaf.shape, np.float32)
+        scale = (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        if optim.name_of(path).startswith("decoder/"):
+            scale /= 100  # The images are in units of 0-255.
+        return rng.standard_normal(leaf.shape, np.float32) * np.float32(scale)
+
+    params = jax.tree.map_with_path(draw, _shapes(case)["params"])
+    path = pathlib.Path(folder) / f"parameters-{case.num_classes}.npz"
+    named = {optim.name_of(p): leaf for p, leaf in optim.leaves(params)}
+    np.savez(path, **named)
+    return str(path)
+
+
+def read_parameters(path: str) -> dict:
+    """The parameters as nested arrays."""
+    tree = {}
+    with np.load(path) as file:
+        for name in file.files:
+            part, layer, leaf = name.split("/")
+            tree.setdefault(part, {}).setdefault(layer, {})[leaf] = file[name]
+    return tree
+
+
+def ours(case: Case, path: str):
+    """Our side, see ``measure.Side``: as in training, on a mesh of all devices."""
+    model, batch = case.model(), case.data()
+    mesh = sharding.make_mesh()
+    of_batch = {k: sharding.of_batch(mesh, v.ndim) for k, v in batch.items()}
+    batch = jax.device_put(batch, of_batch)
+    params = read_parameters(path)
+    if case.work == "infer":
+        variables = jax.device_put({"params": params}, sharding.replicated(mesh))
+
+        @jax.jit
+        def infer(variables, batch):
+            logits = model.apply(variables, batch["image"], batch["size"])
+            return logits.argmax(-1).astype("uint8")
+
+        return lambda: np.asarray(infer(variables, batch))
+
+    trainable = jax.tree.map(lambda _: True, params)
+    tx = optim.make_optimizer("sgd", trainable=trainable, **SGD)
+    create = functools.partial(state_lib.create, model, tx)
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    shardings = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
+    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
+    # Copied: arrays that share NumPy's memory cannot be donated.
+    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
+    state = state.replace(params=jax.device_put(params, shardings.params))
+    train = step.make_train_step(
+        model,
+        tx,
+        trainable=trainable,
+        loss=losses.Loss(),
+        mesh=mesh,
+        state_shardings=shardings,
+    )
+    key = jax.random.key(1)
+
+    def work():
+        nonlocal state
+        state, scalars = train(state, batch, key)
+        jax.block_until_ready(state.params)
+        return float(scalars["loss"])
+
+    return work
+
+
+def theirs(case: Case, path: str, compiled: bool = False):
+    """PyTorch's side: channels last, autocast for bfloat16.
+
+    Args:
+        case: what to do.
+        path: of the parameters.
+        compiled: by ``torch.compile``, else eager.
+    """
+    import torch
+
+    from benchmarks import peer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    network = peer.FCN8s(case.num_classes, case.geometry)
+    network.load_jax(read_parameters(path))
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    network = network.to(device, memory_format=torch.channels_last)
+    data = case.data()
+    images = torch.tensor(data["image"]).permute(0, 3, 1, 2).to(device)
+    labels = torch.tensor(data["label"].astype(np.int64), device=device)
+    ours = case.model()
+    autocast = functools.partial(
+        torch.autocast,
+        device,
+        dtype=torch.bfloat16,
+        enabled=case.dtype == "bfloat16",
+    )
+
+    def forward():
+        x = peer.normalise(images, ours).contiguous(memory_format=torch.channels_last)
+        with autocast():
+            return network(x)
+
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    if case.work == "infer":
+
+        def classes():
+            return forward().argmax(1).to(torch.uint8)
+
+        network.eval()
+        classes = torch.compile(classes) if compiled else classes
+
+        def infer():
+            with torch.inference_mode():
+                return classes().cpu().numpy()
+
+        return infer
+
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(
+        trained, SGD["learning_rate"], SGD["momentum"], weight_decay=SGD["weight_decay"]
+    )
+
+    def loss_of():
+        return torch.nn.functional.cross_entropy(
+            forward().float(), labels, ignore_index=255
+        )
+
+    loss_of = torch.compile(loss_of) if compiled else loss_of
+
+    def train():
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        wait()
+        return loss.item()
+
+    return train
+
+
+def matrix_rate(library: str, dtype: str):
+    """Side that multiplies square matrices; see ``matrix_flops``."""
+    n = matrix_size()
+    if library == "jax":
+        a = jax.random.normal(jax.random.key(0), (n, n)).astype(dtype)
+        product = jax.jit(lambda a: a @ a)
+        return lambda: product(a).block_until_ready()[0, 0].item()
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = False
+    a = torch.randn(n, n, device=device).to(getattr(torch, dtype))
+
+    return lambda: (a @ a)[0, 0].item()
+
+
+def matrix_size() -> int:
+    """Of the matrices of ``matrix_rate``."""
+    return 2048 if jax.default_backend() == "cpu" else 8192

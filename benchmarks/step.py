@@ -1,0 +1,123 @@
+"""A training step and an inference of FCN-8s, VGG-16, against PyTorch.
+
+    python -m benchmarks.step
+    python -m benchmarks.step --cases train:same:512x512:16:bfloat16 --rounds=10
+
+Eager PyTorch and torch.compile, channels last, autocast for bfloat16, the same
+parameters, images and optimizer. Each side has a process of its own; they take turns.
+Losses after all the steps, or predicted classes, are compared. Also: the memory of each
+side (of the GPU, else of the process), the seconds of the first step, which compiles,
+and the share of the fastest measured product of square matrices of either library.
+A case is work:geometry:HEIGHTxWIDTH:batch:dtype, work train or infer. Needs PyTorch.
+"""
+
+import tempfile
+
+import jax
+import numpy as np
+
+from benchmarks import competitors, measure
+
+SHAPES = {
+    "cpu": ("caffe:375x500:1", "same:512x512:1"),
+    "gpu": ("caffe:375x500:1", "same:512x512:16"),
+}
+SIDES = {
+    "ours": (competitors.ours,),
+    "eager": (competitors.theirs,),
+    "compiled": (competitors.theirs, True),
+}
+# The largest relative difference of the losses, the largest share of other classes.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
+
+
+def compare(case: competitors.Case, sides: list[str], rounds: int) -> dict:
+    """Times the sides on one case; returns a row."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = competitors.write_parameters(case, folder)
+        builds = {
+            name: (SIDES[name][0], case, path, *SIDES[name][1:]) for name in sides
+        }
+        with measure.sides(**builds) as started:
+            times = measure.take_turns(started, rounds)
+            results = {name: side.result() for name, side in started.items()}
+            peaks = {name: side.peak_gib() for name, side in started.items()}
+    worst = max(difference(results["ours"], other) for other in results.values())
+    if not worst <= TOLERANCE[case.dtype]:
+        raise SystemExit(
+            f"{case}: the sides differ by {worst:.2g}, more than "
+            f"{TOLERANCE[case.dtype]}; they do not compute the same."
+        )
+    row = case.row() | {"flops": case.flops(), "difference": worst}
+    for name in sides:
+        row[name] = times[name] | {"gib": peaks[name]}
+        if name != "ours":
+            row[f"ratio_{name}"] = times["ours"]["median"] / times[name]["median"]
+    return row
+
+
+def difference(ours, theirs) -> float:
+    """Of two losses, relative; of two maps of classes, the share that is not equal."""
+    if isinstance(ours, float):
+        return abs(ours - theirs) / abs(theirs)
+    return float(np.mean(ours != theirs))
+
+
+def matrix_rates(dtypes, rounds: int) -> dict[str, float]:
+    """The highest rate of products of square matrices, FLOP/s by type."""
+    rates = {}
+    for dtype in dtypes:
+        builds = {
+            library: (competitors.matrix_rate, library, dtype)
+            for library in ("jax", "torch")
+        }
+        with measure.sides(**builds) as started:
+            times = measure.take_turns(started, 3 * rounds, warm_up=3)
+        fastest = min(result["lowest"] for result in times.values())
+        rates[dtype] = 2 * competitors.matrix_size() ** 3 / fastest
+    return rates
+
+
+def main() -> None:
+    """Prints a table and writes the rows."""
+    parser = measure.parser(__doc__)
+    platform = jax.default_backend()
+    shapes = SHAPES.get(platform, SHAPES["gpu"])
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        type=competitors.Case.parse,
+        default=[
+            competitors.Case.parse(f"{work}:{shape}:{dtype}")
+            for dtype in ("float32", "bfloat16")
+            for work in ("train", "infer")
+            for shape in shapes
+        ],
+    )
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    args = parser.parse_args()
+    rates = matrix_rates(sorted({c.dtype for c in args.cases}), args.rounds)
+    for dtype, rate in rates.items():
+        print(f"Products of matrices, {dtype}: {rate / 1e9:.0f} GFLOP/s")
+    rows = []
+    for case in args.cases:
+        row = compare(case, args.sides, args.rounds)
+        row["matrix_rate"] = rates[case.dtype]
+        rows.append(row)
+        print(f"\n{case}; difference {row['difference']:.1e}")
+        for name in args.sides:
+            times = row[name]
+            share = row["flops"] / times["median"] / rates[case.dtype]
+            ratio = f", ours / it {row['ratio_' + name]:.2f}" if name != "ours" else ""
+            print(
+                f"  {name:<9} {measure.shown(times)}, "
+                f"{case.batch / times['median']:.2f} images/s, first "
+                f"{times['first']:.1f} s, {times['gib']:.2f} GiB, "
+                f"{100 * share:.0f}% of the matrix rate{ratio}",
+                flush=True,
+            )
+    measure.write(args.json, rows)
+
+
+if __name__ == "__main__":
+    main()
