@@ -154,9 +154,13 @@ def ours(case: Case, path: str):
         @jax.jit
         def infer(variables, batch):
             logits = model.apply(variables, batch["image"], batch["size"])
-            return logits.argmax(-1).astype("uint8")
+            return logits.argmax(-1).astype("uint8"), logits.max(-1).mean()
 
-        return lambda: np.asarray(infer(variables, batch))
+        def work():
+            classes, score = infer(variables, batch)
+            return np.asarray(classes), float(score)
+
+        return work
 
     trainable = jax.tree.map(lambda _: True, params)
     tx = optim.make_optimizer("sgd", trainable=trainable, **SGD)
@@ -230,17 +234,19 @@ def theirs(case: Case, path: str, compiled: bool = False):
 
     if case.work == "infer":
 
-        def classes():
-            return forward().argmax(1).to(torch.uint8)
+        def infer():
+            logits = forward().float()
+            return logits.argmax(1).to(torch.uint8), logits.amax(1).mean()
 
         network.eval()
-        classes = torch.compile(classes) if compiled else classes
+        infer = torch.compile(infer) if compiled else infer
 
-        def infer():
+        def work():
             with torch.inference_mode():
-                return classes().cpu().numpy()
+                classes, score = infer()
+                return classes.cpu().numpy(), score.item()
 
-        return infer
+        return work
 
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(

@@ -15,7 +15,7 @@ import tempfile
 import jax
 import numpy as np
 
-from benchmarks import competitors, input_pipeline, measure
+from benchmarks import competitors, measure, peer_input
 from fcn_jax import sharding
 from fcn_jax.data import datasets
 from fcn_jax.data.labels import IGNORE
@@ -30,7 +30,7 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # Share of pixels counted elsew
 def make_records(count: int) -> list[dict]:
     """Records of mixed sizes: a JPEG and a mask each."""
     made = {
-        size: iter(input_pipeline.make_records(*size, -(-count // len(SIZES)) * 2))
+        size: iter(peer_input.make_records(*size, -(-count // len(SIZES)) * 2))
         for size in set(SIZES)
     }
     return [next(made[SIZES[i % len(SIZES)]]) for i in range(count)]
@@ -39,7 +39,9 @@ def make_records(count: int) -> list[dict]:
 def ours(case: competitors.Case, path: str, count: int, threads: int):
     """Our evaluator."""
     records = make_records(count)
-    labelled = sum(int((mask != IGNORE).sum()) for _, mask in map(decode, records))
+    labelled = sum(
+        int((mask != IGNORE).sum()) for _, mask in map(peer_input.decode, records)
+    )
     unused = np.ones(CLASSES)
     split = datasets.Split(
         source=records,
@@ -124,7 +126,7 @@ class Images:
         return len(self.records)
 
     def __getitem__(self, i):
-        image, mask = decode(self.records[i])
+        image, mask = peer_input.decode(self.records[i])
         if self.canvas is not None:
             below, right = self.canvas - mask.shape
             # With the mean, which is zero to the network.
@@ -134,15 +136,6 @@ class Images:
             image = padded
             mask = np.pad(mask, ((0, below), (0, right)), constant_values=IGNORE)
         return image, mask
-
-
-def decode(record: dict) -> tuple[np.ndarray, np.ndarray]:
-    """RGB and class ids, by OpenCV."""
-    import cv2
-
-    image, mask = (np.frombuffer(record[k], np.uint8) for k in ("image", "mask"))
-    image = cv2.cvtColor(cv2.imdecode(image, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    return image, cv2.imdecode(mask, cv2.IMREAD_UNCHANGED)
 
 
 def main() -> None:

@@ -151,6 +151,15 @@ def take_turns(
     return {n: {"first": first[n]} | summary(s) for n, s in seconds.items()}
 
 
+def seconds(function: Callable, *args) -> float:
+    """Of one call in this process, finished; ``function`` returns JAX's arrays."""
+    import jax
+
+    start = time.perf_counter()
+    jax.block_until_ready(function(*args))
+    return time.perf_counter() - start
+
+
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """Median, lowest, highest and all of some measurements."""
     return {

@@ -5,9 +5,9 @@
 
 Eager PyTorch and torch.compile, channels last, autocast for bfloat16, the same
 parameters, images and optimizer. Each side has a process of its own; they take turns.
-Losses after all the steps, or predicted classes, are compared. Also: the memory of each
-side (of the GPU, else of the process), the seconds of the first step, which compiles,
-and the share of the fastest measured product of square matrices of either library.
+Losses after all the steps, or predicted classes and scores, are compared. Also: the
+memory of each side (of the GPU, else of the process), the seconds of the first step,
+which compiles, and the share of the fastest measured product of square matrices.
 A case is work:geometry:HEIGHTxWIDTH:batch:dtype, work train or infer. Needs PyTorch.
 """
 
@@ -57,10 +57,12 @@ def compare(case: competitors.Case, sides: list[str], rounds: int) -> dict:
 
 
 def difference(ours, theirs) -> float:
-    """Of two losses, relative; of two maps of classes, the share that is not equal."""
+    """Of losses, or the highest scores, relative; or the share of other classes."""
     if isinstance(ours, float):
         return abs(ours - theirs) / abs(theirs)
-    return float(np.mean(ours != theirs))
+    (our_classes, our_score), (their_classes, their_score) = ours, theirs
+    other = float(np.mean(our_classes != their_classes))
+    return max(other, abs(our_score - their_score) / abs(their_score))
 
 
 def matrix_rates(dtypes, rounds: int) -> dict[str, float]:

@@ -1,0 +1,197 @@
+"""Puts the benchmarks' results into the tables of performance.md.
+
+python docs/performance.py
+
+The results are the JSON files of ``python -m benchmarks.suite``, in performance/cpu and
+performance/gpu. A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterator
+
+HERE = pathlib.Path(__file__).parent
+RESULTS = HERE / "performance"
+TARGET = HERE / "performance.md"
+MACHINES = ("cpu", "gpu")
+_TABLE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Writes the file."""
+    TARGET.write_text(render(TARGET.read_text()))
+
+
+def render(text: str) -> str:
+    """Returns the text with its tables made anew."""
+    return _TABLE.sub(lambda m: m[1] + table(m[2]) + m[3], text)
+
+
+def table(name: str) -> str:
+    """The tables of one benchmark, for every machine."""
+    parts = []
+    for machine in MACHINES:
+        path = RESULTS / machine / f"{name}.json"
+        if not path.exists():
+            command = f"python -m benchmarks.suite --only {name}"
+            parts.append(f"On a {machine.upper()}: not yet measured (`{command}`).\n")
+            continue
+        result = json.loads(path.read_text())
+        versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+        parts.append(
+            f"`{result['command']}`, commit `{result['commit']}`, {result['date']}, "
+            f"{result['hardware']}; {versions}.\n\n"
+            + "\n".join(TABLES[name](result["rows"]))
+            + "\n"
+        )
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def _markdown(header: str, rows: list[list[str]]) -> Iterator[str]:
+    columns = header.split("|")
+    yield f"| {' | '.join(c.strip() for c in columns)} |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _range(result: dict) -> str:
+    """Median, lowest and highest."""
+    median, low, high = (_number(result[k]) for k in ("median", "lowest", "highest"))
+    return median if low == high else f"{median} ({low} to {high})"
+
+
+def _number(value: float) -> str:
+    """Three digits, never as a power of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _case(row: dict) -> str:
+    return f"{row['work']}, {row['geometry']}, {row['size']}, batch {row['batch']}"
+
+
+def step(rows: list[dict]) -> Iterator[str]:
+    """Seconds, memory, compilation and share of the matrix rate."""
+    cells = []
+    for row in rows:
+        sides = [row.get(name) for name in ("ours", "eager", "compiled")]
+        share = row["flops"] / row["ours"]["median"] / row["matrix_rate"]
+        cells.append(
+            [_case(row), row["dtype"]]
+            + [_range(side) if side else "" for side in sides]
+            + [
+                f"**{row[f'ratio_{n}']:.2f}**" if f"ratio_{n}" in row else ""
+                for n in ("eager", "compiled")
+            ]
+            + [f"{row['batch'] / row['ours']['median']:.3g}"]
+            + [" / ".join(f"{s['gib']:.1f}" for s in sides if s)]
+            + [" / ".join(f"{s['first']:.0f}" for s in sides if s)]
+            + [f"{100 * share:.0f}%"]
+        )
+    return _markdown(
+        "|  | ours, s | eager, s | compiled, s | ours / eager | ours / compiled | "
+        "our images/s | GiB | first, s | share",
+        cells,
+    )
+
+
+def evaluation(rows: list[dict]) -> Iterator[str]:
+    """Images/s of a whole evaluation."""
+    cells = []
+    for row in rows:
+        for name, title in (
+            ("ours", f"ours, batches of {row['batch']}"),
+            ("one", "PyTorch, one at a time"),
+            ("batched", f"PyTorch, padded batches of {row['batch']}"),
+        ):
+            side = row[name]
+            cells.append(
+                [
+                    f"{title}, {row['dtype']}, {row['images']} images",
+                    _range(side),
+                    f"{row['images'] / side['median']:.3g}",
+                    f"{side['gib']:.1f}",
+                    "" if name == "ours" else f"**{row[f'ratio_{name}']:.2f}**",
+                    "" if name == "ours" else f"{side['moved']:.0e}",
+                ]
+            )
+    return _markdown(
+        " | seconds | images/s | GiB | ours / it | pixels counted elsewhere", cells
+    )
+
+
+def growth(rows: list[dict]) -> Iterator[str]:
+    """Seconds and memory along each axis."""
+    cells = []
+    for row in rows:
+        value = {
+            "area": row["size"],
+            "batch": f"{row['batch']}",
+            "classes": f"{row['num_classes']}",
+            "devices": f"{row['devices']}",
+        }[row["axis"]]
+        sides = [row.get(name) for name in ("ours", "eager")]
+        cells.append(
+            [row["axis"], value]
+            + [_range(s) if s else "" for s in sides]
+            + [f"{row['ratio_eager']:.2f}" if "ratio_eager" in row else ""]
+            + [f"{s['gib']:.2f}" if s else "" for s in sides]
+        )
+    return _markdown(
+        "axis |  | ours, s | eager, s | ours / eager | our GiB | eager GiB", cells
+    )
+
+
+def input_pipeline(rows: list[dict]) -> Iterator[str]:
+    """Images/s, and images per second of processor time."""
+    cells = [
+        [
+            row["reader"],
+            f"{row['workers']}",
+            _range(row["images_per_second"]),
+            f"{row['ratio_images_per_second']:.2f}",
+            _range(row["per_core"]),
+            f"**{row['ratio_per_core']:.2f}**",
+        ]
+        for row in rows
+    ]
+    return _markdown(
+        "reader | workers | images/s | it / DataLoader | images/s a core | "
+        "it / DataLoader",
+        cells,
+    )
+
+
+def startup(rows: list[dict]) -> Iterator[str]:
+    """One measurement a row."""
+    cells = [[row["what"], f"{_range(row)} {row['unit']}"] for row in rows]
+    return _markdown(" | ", cells)
+
+
+def convolution(rows: list[dict]) -> Iterator[str]:
+    """Milliseconds of each layer: ours, XLA's own."""
+    cells = {}
+    for row in rows:
+        name = f"{row['layer']}, {'x'.join(map(str, row['shape'][1:]))}"
+        ours, xla = (_number(row[side]["median"]) for side in ("ours", "xla"))
+        cells.setdefault(name, {})[row["part"]] = f"{ours} / {xla}"
+    parts = ("output", "by input", "by kernel")
+    return _markdown(
+        "layer, input | output, ours / XLA's own, ms | gradient by input | by kernel",
+        [[name, *(row.get(part, "") for part in parts)] for name, row in cells.items()],
+    )
+
+
+TABLES: dict[str, Callable[[list[dict]], Iterator[str]]] = {
+    "step": step,
+    "evaluation": evaluation,
+    "input_pipeline": input_pipeline,
+    "startup": startup,
+    "growth": growth,
+    "convolution": convolution,
+}
+
+
+if __name__ == "__main__":
+    main()
