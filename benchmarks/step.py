@@ -65,19 +65,16 @@ def difference(ours, theirs) -> float:
     return max(other, abs(our_score - their_score) / abs(their_score))
 
 
-def matrix_rates(dtypes, rounds: int) -> dict[str, float]:
-    """The highest rate of products of square matrices, FLOP/s by type."""
-    rates = {}
-    for dtype in dtypes:
-        builds = {
-            library: (competitors.matrix_rate, library, dtype)
-            for library in ("jax", "torch")
-        }
-        with measure.sides(**builds) as started:
-            times = measure.take_turns(started, 3 * rounds, warm_up=3)
-        fastest = min(result["lowest"] for result in times.values())
-        rates[dtype] = 2 * competitors.matrix_size() ** 3 / fastest
-    return rates
+def matrix_rates(dtype: str, rounds: int) -> dict[str, float]:
+    """The rate of products of square matrices, FLOP/s by library."""
+    builds = {
+        library: (competitors.matrix_rate, library, dtype)
+        for library in ("jax", "torch")
+    }
+    with measure.sides(**builds) as started:
+        times = measure.take_turns(started, 3 * rounds, warm_up=3)
+    flops = 2 * competitors.matrix_size() ** 3
+    return {library: flops / result["lowest"] for library, result in times.items()}
 
 
 def main() -> None:
@@ -98,18 +95,21 @@ def main() -> None:
     )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     args = parser.parse_args()
-    rates = matrix_rates(sorted({c.dtype for c in args.cases}), args.rounds)
-    for dtype, rate in rates.items():
-        print(f"Products of matrices, {dtype}: {rate / 1e9:.0f} GFLOP/s")
+    rates = {}
+    for dtype in sorted({case.dtype for case in args.cases}):
+        rates[dtype] = matrix_rates(dtype, args.rounds)
+        shown = (f"{name} {r / 1e9:.0f}" for name, r in rates[dtype].items())
+        print(f"Products of matrices, {dtype}, GFLOP/s: {', '.join(shown)}")
     rows = []
     for case in args.cases:
         row = compare(case, args.sides, args.rounds)
-        row["matrix_rate"] = rates[case.dtype]
+        row["matrix_rates"] = rates[case.dtype]
+        fastest = max(rates[case.dtype].values())
         rows.append(row)
         print(f"\n{case}; difference {row['difference']:.1e}")
         for name in args.sides:
             times = row[name]
-            share = row["flops"] / times["median"] / rates[case.dtype]
+            share = row["flops"] / times["median"] / fastest
             ratio = f", ours / it {row['ratio_' + name]:.2f}" if name != "ours" else ""
             print(
                 f"  {name:<9} {measure.shown(times)}, "
