@@ -12,6 +12,7 @@ from fcn_jax.training import resume
 
 ROOT = pathlib.Path(__file__).parents[1]
 configuration = runpy.run_path(str(ROOT / "docs/configuration.py"))
+performance = runpy.run_path(str(ROOT / "docs/performance.py"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -19,6 +20,12 @@ def test_the_reference_of_all_settings_is_up_to_date():
     text = (ROOT / "docs/configuration.md").read_text()
     source = (ROOT / "configs/default.py").read_text()
     assert text == configuration["render"](source), "run python docs/configuration.py"
+
+
+def test_the_tables_of_measurements_are_those_of_the_results():
+    text = (ROOT / "docs/performance.md").read_text()
+    assert text == performance["render"](text), "run python docs/performance.py"
+    assert set(re.findall(r"<!-- table (\w+) -->", text)) == set(performance["TABLES"])
 
 
 def test_the_reference_has_every_setting_with_its_default_and_its_meaning():
