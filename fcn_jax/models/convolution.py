@@ -88,7 +88,7 @@ def _gradient_by_winograd(x, kernel) -> bool:
 
     Not on several devices: sums over the batch would cross them for each row of tiles.
     """
-    many = min(kernel.shape[2:]) >= 96 and _pixels(x) >= 1500
+    many = min(kernel.shape[2:]) >= 96 and _pixels(x) >= 2000
     vast = kernel.shape[2] >= 16 and x.shape[1] * x.shape[2] >= 20_000
     return (many or vast) and jax.device_count() == 1
 
