@@ -123,9 +123,14 @@ def test_a_killed_process_ends_the_others_with_a_message(folder, whole, victim):
         started[victim].kill(signal.SIGKILL)
         began = time.monotonic()
         other = started[1 - victim]
-        assert other.wait(60) in (75, -signal.SIGABRT), other.output
+        # It notices by a transfer that fails, or is ended by JAX's service before.
+        said = {
+            75: "Error: the connection to another process was lost",
+            -signal.SIGABRT: "most likely indicates that another task died",
+        }
+        code = other.wait(60)
+        assert code in said and said[code] in other.output, (code, other.output)
         assert time.monotonic() - began < 30
-        assert "another" in other.output and "died" in other.output
 
 
 def test_processes_that_differ_are_told_where(folder):
