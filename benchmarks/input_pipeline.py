@@ -7,9 +7,11 @@
 Images/s, and images per second of processor time, by the number of worker processes (0:
 none beside the program's own, which reads with threads here) of our pipeline, of a
 DataLoader with the usual operations in OpenCV (resize whole, crop, flip, colours by way
-of HSV), and of a DataLoader with our operations. What the readers give without
-augmentation is compared. Each side has a process of its own; they take turns.
-Needs PyTorch.
+of HSV), and of a DataLoader with our operations. All examples of an epoch are compared,
+through both readers: without augmentation those of all three, with our operations and
+the same random numbers those of the two readers. Each side has a process of its own;
+they take turns, and a turn ends only when the buffers are full again. Needs PyTorch,
+but for --step_seconds.
 """
 
 import functools
@@ -17,6 +19,7 @@ import itertools
 import os
 import pathlib
 import time
+import zlib
 
 import numpy as np
 
@@ -25,10 +28,10 @@ from fcn_jax import errors
 from fcn_jax.data import datasets, pipeline, transforms
 
 
-def ours(records, augment, batch: int, batches: int, workers: int, threads: int):
-    """Our pipeline, see ``measure.Side``; a unit of work is ``batches`` batches."""
-    stream = pipeline.train_batches(
-        records(),
+def ours(records, augment, batch: int, workers: int, threads: int):
+    """An iterator of our pipeline."""
+    return pipeline.train_batches(
+        records,
         augment=augment,
         batch_size=batch,
         seed=0,
@@ -36,31 +39,55 @@ def ours(records, augment, batch: int, batches: int, workers: int, threads: int)
         num_threads=threads,
         prefetch=2,
     )
-    return functools.partial(pull, stream, batches)
 
 
-def theirs(records, augment, batch: int, batches: int, workers: int):
-    """A DataLoader over endless random draws, see ``measure.Side``."""
+def theirs(records, augment, batch: int, workers: int):
+    """An iterator of a DataLoader that goes round and round."""
     import torch
 
     torch.set_num_threads(1)
-    stream = iter(
+    return iter(
         torch.utils.data.DataLoader(
-            peer_input.Examples(records(), augment),
+            peer_input.Examples(records, augment),
             batch_size=batch,
             num_workers=workers,
             prefetch_factor=2 if workers else None,
         )
     )
-    return functools.partial(pull, stream, batches)
 
 
-def pull(stream, batches: int) -> float:
-    """Takes batches; returns the seconds of processor time that they took."""
-    before = processor_seconds()
+def side(reader, records, augment, batch: int, batches: int, workers: int, *threads):
+    """A reader as a ``measure.Side``; a unit of work is one measurement."""
+    stream = reader(records(), augment, batch, workers, *threads)
+    # More than the readers hold ready: 2 in this process, 4 to 5 of each worker.
+    held = 4 + 6 * workers
+    return functools.partial(pull, stream, held, batches)
+
+
+def pull(stream, held: int, batches: int) -> tuple[float, float]:
+    """Takes batches; returns the seconds and those of processor time that they took.
+
+    What was made ready before must not count: the buffers are emptied first, and what
+    is made in the measured time is what is taken in it. Nor must what is made ready
+    afterwards run in another's time.
+    """
+    for _ in itertools.islice(stream, held):
+        pass
+    start, before = time.perf_counter(), processor_seconds()
     for _ in itertools.islice(stream, batches):
         pass
-    return processor_seconds() - before
+    took = time.perf_counter() - start, processor_seconds() - before
+    settle()
+    return took
+
+
+def settle() -> None:
+    """Waits until this process and its workers are idle, at most 10 s."""
+    for _ in range(40):
+        before = processor_seconds()
+        time.sleep(0.25)
+        if processor_seconds() - before < 0.03:
+            return
 
 
 def processor_seconds() -> float:
@@ -79,16 +106,9 @@ def processor_seconds() -> float:
     return sum(ticks[p] for p in own) / os.sysconf("SC_CLK_TCK")
 
 
-def waiting(records, augment, args) -> float:
+def waiting(records, augment, args, workers: int, threads: int) -> float:
     """The share of the time that steps of ``args.step_seconds`` wait for a batch."""
-    stream = pipeline.train_batches(
-        records(),
-        augment=augment,
-        batch_size=args.batch,
-        seed=0,
-        num_workers=args.workers[0],
-        num_threads=args.threads[0],
-    )
+    stream = ours(records, augment, args.batch, workers, threads)
     next(stream)
     began, waited = time.perf_counter(), 0.0
     for _ in range(args.batches):
@@ -100,17 +120,43 @@ def waiting(records, augment, args) -> float:
     return waited / (time.perf_counter() - began)
 
 
-def require_same(records) -> None:
-    """Stops unless both ways give the same without augmentation, at the same size."""
-    record = records()[0]
-    size = transforms.decode(record)["label"].shape
-    still = transforms.Augment(
-        crop=size, scale=(1.0, 1.0), flip=False, photometric=False
+class Keyed:
+    """``augment`` with random numbers that depend on the record alone."""
+
+    def __init__(self, augment):
+        """``augment``: a ``transforms.Augment``."""
+        self.augment = augment
+
+    def __call__(self, record, rng):
+        """The record's one example."""
+        del rng
+        return self.augment(
+            record, np.random.default_rng(zlib.crc32(record["name"].encode()))
+        )
+
+
+def require_same(records, augment) -> None:
+    """Stops unless the readers give the same examples, in whatever order."""
+    sizes = [transforms.decode(record)["label"].shape for record in records]
+    whole = tuple(int(n) for n in np.max(sizes, axis=0))
+    still = transforms.Augment(whole, scale=(1.0, 1.0), flip=False, photometric=False)
+    usual = peer_input.Usual(whole, scale=(1.0, 1.0), flip=False, colours=False)
+    for ours_make, theirs_make, what in (
+        (still, usual, "Without augmentation"),
+        (still, peer_input.Generated(still), "Without augmentation"),
+        (Keyed(augment), peer_input.Generated(Keyed(augment)), "With equal draws"),
+    ):
+        mine = epoch(ours(records, ours_make, 1, 0, 1), len(records))
+        if mine != epoch(theirs(records, theirs_make, 1, 0), len(records)):
+            raise SystemExit(f"{what}, the readers give different examples.")
+
+
+def epoch(stream, count: int) -> list[tuple]:
+    """Checksums of the examples, sorted."""
+    return sorted(
+        tuple(zlib.crc32(np.asarray(batch[name])) for name in ("image", "label"))
+        for batch in itertools.islice(stream, count)
     )
-    usual = peer_input.Usual(crop=size, scale=(1.0, 1.0), flip=False, colours=False)
-    a, b = still(record, np.random.default_rng(0)), usual(record)
-    if any((a[name] != b[name]).any() for name in ("image", "label")):
-        raise SystemExit("Without augmentation, the sides give different examples.")
 
 
 def read(args) -> list:
@@ -139,27 +185,34 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, min(cores, 4)])
     parser.add_argument("--step_seconds", type=float, default=0.0)
     args = parser.parse_args()
+    crop = tuple(args.crop)
     try:
         records = functools.partial(read, args)
-        require_same(records)
-        augment = transforms.Augment(crop=args.crop, image_scale=args.image_scale)
+        made = records()
+        augment = transforms.Augment(crop=crop, image_scale=args.image_scale)
     except errors.UserError as error:
         raise SystemExit(f"{error}") from None
-    print(f"Crops of {args.crop}, batches of {args.batch}, {cores} cores")
+    print(f"Crops of {crop[0]}x{crop[1]}, batches of {args.batch}, {cores} cores")
     if args.step_seconds:
-        share = waiting(records, augment, args)
-        print(f"Steps of {args.step_seconds} s wait {100 * share:.1f}% of the time.")
+        for count, threads in itertools.product(args.workers, args.threads):
+            share = waiting(made, augment, args, count, threads)
+            print(
+                f"  {count} workers, {threads} threads: steps of {args.step_seconds} s "
+                f"wait {100 * share:.1f}% of the time",
+                flush=True,
+            )
         return
-    usual = peer_input.Usual(crop=args.crop, image_scale=args.image_scale)
+    require_same(made[: args.images], augment)
+    usual = peer_input.Usual(crop=crop, image_scale=args.image_scale)
     loader = peer_input.Generated(augment)
     common = (args.batch, args.batches)
     rows = []
     for count in args.workers:
-        builds = {"usual": (theirs, records, usual, *common, count)}
-        builds["same"] = (theirs, records, loader, *common, count)
+        builds = {"usual": (side, theirs, records, usual, *common, count)}
+        builds["same"] = (side, theirs, records, loader, *common, count)
         for threads in args.threads:
-            side = (ours, records, augment, *common, count, threads)
-            builds[f"ours, {threads} threads"] = side
+            build = (side, ours, records, augment, *common, count, threads)
+            builds[f"ours, {threads} threads"] = build
         rows += compare(builds, count, args)
     measure.write(args.json, rows)
 
@@ -169,14 +222,17 @@ def compare(builds: dict, workers: int, args) -> list[dict]:
     images = args.batch * args.batches
     titles = {"usual": "DataLoader", "same": "DataLoader, our operations"}
     with measure.sides(**builds) as sides:
-        # What was made ready before the clock started must not count.
-        measure.take_turns(sides, 1)
+        for competitor in sides.values():
+            competitor.run()
         rates = {name: [] for name in sides}
         per_core = {name: [] for name in sides}
-        for _ in range(args.rounds):
-            for name, side in sides.items():
-                rates[name].append(images / side.run())
-                per_core[name].append(images / side.result())
+        order = list(sides)
+        for i in range(args.rounds):
+            for name in order[i % len(order) :] + order[: i % len(order)]:
+                sides[name].run()
+                seconds, processor = sides[name].result()
+                rates[name].append(images / seconds)
+                per_core[name].append(images / processor)
     rows = []
     for name in sides:
         row = {"reader": titles.get(name, name), "workers": workers}

@@ -45,12 +45,12 @@ def make_records(height: int, width: int, count: int) -> list[dict]:
 def decode(record: dict) -> tuple[np.ndarray, np.ndarray]:
     """RGB and class ids, by OpenCV."""
     image, mask = (np.frombuffer(record[k], np.uint8) for k in ("image", "mask"))
-    image = cv2.cvtColor(cv2.imdecode(image, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    image = cv2.imdecode(image, cv2.IMREAD_COLOR_RGB)
     return image, cv2.imdecode(mask, cv2.IMREAD_UNCHANGED)
 
 
 class Usual:
-    """Scale, pad, crop, flip and colours, one whole image after the other."""
+    """Scale, crop, flip, colours and, at last, padding, each of a whole image."""
 
     def __init__(
         self, crop, scale=(0.5, 2.0), image_scale=1.0, flip=True, colours=True
@@ -70,15 +70,8 @@ class Usual:
         size = [max(1, round(n * scale)) for n in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
-        below, right = (
-            max(0, n - m) for n, m in zip(self.crop, label.shape, strict=True)
-        )
-        if below or right:
-            border = (0, below, 0, right, cv2.BORDER_CONSTANT)
-            image = cv2.copyMakeBorder(image, *border, value=(0, 0, 0))
-            label = cv2.copyMakeBorder(label, *border, value=IGNORE)
         top, left = (
-            int(rng.integers(m - n + 1))
+            int(rng.integers(max(0, m - n) + 1))
             for n, m in zip(self.crop, label.shape, strict=True)
         )
         rows, columns = slice(top, top + self.crop[0]), slice(left, left + self.crop[1])
@@ -87,6 +80,11 @@ class Usual:
             image, label = image[:, ::-1], label[:, ::-1]
         if self.colours:
             image = recolour(image, rng)
+        below, right = (n - m for n, m in zip(self.crop, label.shape, strict=True))
+        if below or right:
+            border = (0, below, 0, right, cv2.BORDER_CONSTANT)
+            image = cv2.copyMakeBorder(image, *border, value=(0, 0, 0))
+            label = cv2.copyMakeBorder(label, *border, value=IGNORE)
         return {
             "image": np.ascontiguousarray(image),
             "label": np.ascontiguousarray(label),

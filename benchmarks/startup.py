@@ -1,13 +1,15 @@
 """What one waits for: the first step, the preparation of data, a checkpoint.
 
-    python -m benchmarks.startup [--parts start prepare checkpoint]
+    python -m benchmarks.startup [--parts start prepare checkpoint] [--width 0.5]
 
 start: seconds from the start of run_train.py (quick start, data prepared) to its first
-step, with an empty compilation cache and with a filled one, which take turns.
+step, with an empty compilation cache and with a filled one, which take turns with the
+import of the training loop alone.
 prepare: images/s of preparing a folder data set, and the generated one.
-checkpoint: FCN-8s, VGG-16 at full width, 21 classes, with Adam's state: how long a save
-stops the training, when it is on disk, bytes, seconds of loading; beside torch.save and
-torch.load of as many numbers in as many arrays. What was loaded is compared with what
+checkpoint: FCN-8s, VGG-16, 21 classes, with Adam's state of random numbers: how long a
+save stops the training, of which the checksum is a part, when it is on disk, bytes,
+seconds of loading from the system's cache; beside torch.save and torch.load of the same
+arrays, which stop the training while they last. What was loaded is compared with what
 was saved. The last needs PyTorch.
 """
 
@@ -34,19 +36,27 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _METADATA = {"config": {}, "class_names": [], "palette": []}
 
 
-def start(folder: pathlib.Path, rounds: int) -> list[dict]:
-    """Seconds to the first step, cold and from the cache."""
+def start(folder: pathlib.Path, rounds: int, width: float) -> list[dict]:
+    """Seconds to the first step, cold and from the cache, and of the import."""
+    del width
     caches = {"empty cache": folder / "none", "filled cache": folder / "filled"}
     seconds = {name: [] for name in caches}
+    imports = []
     first_step(folder, caches["filled cache"])  # Prepares the data, fills the cache.
     for i in range(rounds):
         for name, cache in caches.items():
             path = cache / str(i) if name == "empty cache" else cache
             seconds[name].append(first_step(folder, path))
-    return [
+        began = time.perf_counter()
+        loop = "import fcn_jax.training.loop"
+        subprocess.run([sys.executable, "-c", loop], cwd=_ROOT, check=True)
+        imports.append(time.perf_counter() - began)
+    rows = [
         {"what": f"start to first step, {name}", "unit": "s"} | measure.summary(values)
         for name, values in seconds.items()
     ]
+    what = "start of Python and import of the loop"
+    return [*rows, {"what": what, "unit": "s"} | measure.summary(imports)]
 
 
 def first_step(folder: pathlib.Path, cache: pathlib.Path) -> float:
@@ -67,8 +77,9 @@ def first_step(folder: pathlib.Path, cache: pathlib.Path) -> float:
     raise SystemExit("run_train.py did not come to its first step.")
 
 
-def prepare(folder: pathlib.Path, rounds: int) -> list[dict]:
+def prepare(folder: pathlib.Path, rounds: int, width: float) -> list[dict]:
     """Images/s of preparation."""
+    del width
     source = folder / "source"
     for name in ("images", "masks"):
         (source / name).mkdir(parents=True)
@@ -94,9 +105,9 @@ def prepare(folder: pathlib.Path, rounds: int) -> list[dict]:
     ]
 
 
-def checkpoint(folder: pathlib.Path, rounds: int) -> list[dict]:
+def checkpoint(folder: pathlib.Path, rounds: int, width: float) -> list[dict]:
     """Seconds that a save stops, lasts, and a load; beside PyTorch's."""
-    model = fcn.create(21, dtype="float32")
+    model = fcn.create(21, dtype="float32", width=width)
     like = jax.eval_shape(
         lambda key: state_lib.init_variables(model, key), jax.random.key(0)
     )
@@ -107,11 +118,15 @@ def checkpoint(folder: pathlib.Path, rounds: int) -> list[dict]:
     def create(key):
         state = state_lib.create(model, tx, key)
 
-        def fill(x):  # As after some steps: zeros would be compressed.
-            n = jnp.arange(x.size, dtype=jnp.float32).reshape(x.shape)
-            return jnp.sin(n) if x.dtype == jnp.float32 else x
-
-        return state.replace(opt_state=jax.tree.map(fill, state.opt_state))
+        # As after some steps: zeros, or numbers that repeat, would be compressed.
+        leaves, structure = jax.tree.flatten(state.opt_state)
+        leaves = [
+            jax.random.normal(jax.random.fold_in(key, i), x.shape)
+            if x.dtype == jnp.float32
+            else x
+            for i, x in enumerate(leaves)
+        ]
+        return state.replace(opt_state=jax.tree.unflatten(structure, leaves))
 
     state = jax.block_until_ready(create(jax.random.key(0)))
     seconds = {}
@@ -122,9 +137,14 @@ def checkpoint(folder: pathlib.Path, rounds: int) -> list[dict]:
         seconds.setdefault(name, []).append(time.perf_counter() - began)
         return value
 
+    def checksum():  # As save() does it.
+        parts = state.variables, {"step": state.step, "opt_state": state.opt_state}
+        return [int(state_lib.checksum(part)) for part in parts]
+
     sizes = {}
     for i in range(rounds + 1):  # The first compiles the checksum.
         with checkpoints.open_folder(folder / f"ours-{i}", write=True) as checkpointer:
+            timed("of which the checksum", checksum)
             both = time.perf_counter()
             save = functools.partial(
                 checkpoints.save, checkpointer, state, mean_iou=None, metadata=_METADATA
@@ -147,6 +167,14 @@ def checkpoint(folder: pathlib.Path, rounds: int) -> list[dict]:
         {"what": f"checkpoint: {name}", "unit": "s"} | measure.summary(values[1:])
         for name, values in seconds.items()
     ]
+    for name, ours, theirs in (
+        ("stop, save / torch.save", "a save stops the loop", "torch.save, on disk"),
+        ("on disk, save / torch.save", "a save is on disk", "torch.save, on disk"),
+        ("loading / torch.load", "loading", "torch.load"),
+    ):
+        pairs = zip(seconds[ours][1:], seconds[theirs][1:], strict=True)
+        ratios = measure.summary([a / b for a, b in pairs])
+        rows.append({"what": f"checkpoint: {name}", "unit": "times"} | ratios)
     return rows + [
         {"what": f"checkpoint: size, {side}", "unit": "GB"}
         | measure.summary([size / 1e9])
@@ -187,12 +215,13 @@ def main() -> None:
     """Prints a table and writes the rows."""
     parser = measure.parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--width", type=float, default=1.0, help="of the checkpoint's")
     args = parser.parse_args()
     rows = []
     functions = {"start": start, "prepare": prepare, "checkpoint": checkpoint}
     for part in args.parts:
         with tempfile.TemporaryDirectory() as folder:
-            made = functions[part](pathlib.Path(folder), args.rounds)
+            made = functions[part](pathlib.Path(folder), args.rounds, args.width)
         for row in made:
             print(f"{row['what']:<48}{measure.shown(row, row['unit'], 2)}", flush=True)
         rows += made
