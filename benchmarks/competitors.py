@@ -7,6 +7,7 @@ number of steps their losses can be compared.
 import dataclasses
 import functools
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -141,8 +142,19 @@ def read_parameters(path: str) -> dict:
     return tree
 
 
+def forbid_tf32(dtype: str) -> None:
+    """Makes both libraries multiply float32 as float32 on GPUs, in this process."""
+    if dtype == "float32":
+        jax.config.update("jax_default_matmul_precision", "highest")
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def ours(case: Case, path: str):
     """Our side, see ``measure.Side``: as in training, on a mesh of all devices."""
+    forbid_tf32(case.dtype)
     model, batch = case.model(), case.data()
     mesh = sharding.make_mesh()
     of_batch = {k: sharding.of_batch(mesh, v.ndim) for k, v in batch.items()}
@@ -203,8 +215,7 @@ def theirs(case: Case, path: str, compiled: bool = False):
     from benchmarks import peer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    forbid_tf32(case.dtype)
     torch.backends.cudnn.benchmark = True
     network = peer.FCN8s(case.num_classes, case.geometry)
     network.load_jax(read_parameters(path))
@@ -271,22 +282,43 @@ def theirs(case: Case, path: str, compiled: bool = False):
     return train
 
 
-def matrix_rate(library: str, dtype: str):
+def matrix_products(library: str, dtype: str):
     """Side that multiplies square matrices; see ``matrix_flops``."""
-    n = matrix_size()
+    n, count = matrix_size()
     if library == "jax":
-        a = jax.random.normal(jax.random.key(0), (n, n)).astype(dtype)
-        product = jax.jit(lambda a: a @ a)
-        return lambda: product(a).block_until_ready()[0, 0].item()
+        forbid_tf32(dtype)
+        # Of norm 1, so that many products neither vanish nor overflow.
+        a = (jax.random.normal(jax.random.key(0), (n, n)) / n**0.5).astype(dtype)
+
+        @jax.jit
+        def power(a):
+            return jax.lax.fori_loop(0, count, lambda _, x: x @ a, a)
+
+        return lambda: power(a)[0, 0].item()
     import torch
 
+    forbid_tf32(dtype)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.backends.cuda.matmul.allow_tf32 = False
-    a = torch.randn(n, n, device=device).to(getattr(torch, dtype))
+    a = (torch.randn(n, n, device=device) / n**0.5).to(getattr(torch, dtype))
 
-    return lambda: (a @ a)[0, 0].item()
+    def work():
+        x = a
+        for _ in range(count):
+            x = x @ a
+        return x[0, 0].item()
+
+    return work
 
 
-def matrix_size() -> int:
-    """Of the matrices of ``matrix_rate``."""
-    return 2048 if jax.default_backend() == "cpu" else 8192
+def matrix_size() -> tuple[int, int]:
+    """Of the matrices of ``matrix_products``, and how many products a unit of work is.
+
+    On a GPU so many that starting them and waiting for them is a small part.
+    """
+    return (2048, 1) if jax.default_backend() == "cpu" else (8192, 32)
+
+
+def matrix_flops() -> float:
+    """Of a unit of work of ``matrix_products``."""
+    n, count = matrix_size()
+    return 2.0 * count * n**3

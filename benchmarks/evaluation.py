@@ -1,6 +1,6 @@
 """A whole evaluation, from JPEG to confusion matrix, against PyTorch's usual loops.
 
-    python -m benchmarks.evaluation [--images=12] [--dtype=float32]
+    python -m benchmarks.evaluation [--images=12] [--dtypes float32]
 
 FCN-8s, VGG-16 at full width, 21 classes, on made images of the sizes that PASCAL VOC
 has most. PyTorch takes them one at a time, each at its own size, as published FCN code
@@ -38,6 +38,7 @@ def make_records(count: int) -> list[dict]:
 
 def ours(case: competitors.Case, path: str, count: int, threads: int):
     """Our evaluator."""
+    competitors.forbid_tf32(case.dtype)
     records = make_records(count)
     labelled = sum(
         int((mask != IGNORE).sum()) for _, mask in map(peer_input.decode, records)
@@ -82,6 +83,7 @@ def theirs(case: competitors.Case, path: str, count: int, workers: int, batch: i
 
     from benchmarks import peer
 
+    competitors.forbid_tf32(case.dtype)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = peer.FCN8s(CLASSES, case.geometry)
     network.load_jax(competitors.read_parameters(path))
@@ -145,15 +147,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256 if accelerated else 12)
     parser.add_argument("--batch", type=int, default=16 if accelerated else 2)
     parser.add_argument("--readers", type=int, default=8 if accelerated else 2)
-    parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
+    dtypes = list(TOLERANCE) if accelerated else ["float32"]
+    parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, default=dtypes)
     parser.add_argument("--geometry", choices=fcn.GEOMETRIES, default="same")
     args = parser.parse_args()
+    measure.write(args.json, [compare(dtype, args) for dtype in args.dtypes])
+
+
+def compare(dtype: str, args) -> dict:
+    """Times the sides; returns a row."""
     case = competitors.Case(
         work="infer",
         geometry=args.geometry,
         size=(500, 500),
         batch=args.batch,
-        dtype=args.dtype,
+        dtype=dtype,
     )
     with tempfile.TemporaryDirectory() as folder:
         path = competitors.write_parameters(case, folder)
@@ -170,13 +178,13 @@ def main() -> None:
     moved = {
         n: float(abs(c - counts["ours"]).sum() / 2 / total) for n, c in counts.items()
     }
-    if not moved["one"] <= TOLERANCE[args.dtype]:
+    if not moved["one"] <= TOLERANCE[dtype]:
         raise SystemExit(
             f"Of the pixels, {moved['one']:.2g} are counted elsewhere one at a time; "
-            f"more than {TOLERANCE[args.dtype]}: the sides do not compute the same."
+            f"more than {TOLERANCE[dtype]}: the sides do not compute the same."
         )
     row = case.row() | {"images": args.images, "readers": args.readers}
-    print(f"{args.images} images, FCN-8s, {args.geometry}, {args.dtype}")
+    print(f"{args.images} images, FCN-8s, {args.geometry}, {dtype}")
     for name, title in (
         ("ours", f"ours, batches of {args.batch}"),
         ("one", "PyTorch, one at a time"),
@@ -190,7 +198,7 @@ def main() -> None:
             f"{peaks[name]:.2f} GiB, ours / it {row[f'ratio_{name}']:.2f}, "
             f"{moved[name]:.1e} of the pixels counted elsewhere"
         )
-    measure.write(args.json, [row])
+    return row
 
 
 if __name__ == "__main__":

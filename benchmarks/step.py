@@ -3,12 +3,13 @@
     python -m benchmarks.step
     python -m benchmarks.step --cases train:same:512x512:16:bfloat16 --rounds=10
 
-Eager PyTorch and torch.compile, channels last, autocast for bfloat16, the same
-parameters, images and optimizer. Each side has a process of its own; they take turns.
-Losses after all the steps, or predicted classes and scores, are compared. Also: the
-memory of each side (of the GPU, else of the process), the seconds of the first step,
-which compiles, and the share of the fastest measured product of square matrices.
-A case is work:geometry:HEIGHTxWIDTH:batch:dtype, work train or infer. Needs PyTorch.
+Eager PyTorch and torch.compile, channels last, autocast for bfloat16, float32 without
+TF32, the same parameters, images and optimizer. Each side has a process of its own;
+they take turns. Losses after all the steps, or predicted classes and scores, are
+compared. Also: the memory of each side (of the GPU, else of the process), the seconds
+of the first step, which compiles, and the share of the fastest measured product of
+square matrices. A case is work:geometry:HEIGHTxWIDTH:batch:dtype, work train or infer.
+Needs PyTorch.
 """
 
 import tempfile
@@ -68,12 +69,12 @@ def difference(ours, theirs) -> float:
 def matrix_rates(dtype: str, rounds: int) -> dict[str, float]:
     """The rate of products of square matrices, FLOP/s by library."""
     builds = {
-        library: (competitors.matrix_rate, library, dtype)
+        library: (competitors.matrix_products, library, dtype)
         for library in ("jax", "torch")
     }
     with measure.sides(**builds) as started:
         times = measure.take_turns(started, 3 * rounds, warm_up=3)
-    flops = 2 * competitors.matrix_size() ** 3
+    flops = competitors.matrix_flops()
     return {library: flops / result["lowest"] for library, result in times.items()}
 
 
