@@ -171,7 +171,7 @@ def compare(dtype: str, args) -> dict:
             one=(theirs, *common, 1),
             batched=(theirs, *common, args.batch),
         ) as sides:
-            times = measure.take_turns(sides, args.rounds)
+            times = measure.take_turns(sides, args.rounds, run_up=0)
             counts = {name: side.result() for name, side in sides.items()}
             peaks = {name: side.peak_gib() for name, side in sides.items()}
     total = counts["ours"].sum()

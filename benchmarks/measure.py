@@ -135,22 +135,28 @@ def _forget_peak() -> None:
 
 
 def take_turns(
-    competitors: Mapping[str, Side], rounds: int, *, warm_up: int = 1
+    competitors: Mapping[str, Side], rounds: int, *, run_up: int = 1
 ) -> dict[str, dict[str, Any]]:
     """Times every side ``rounds`` times, one after the other, in changing order.
+
+    Args:
+        competitors: the sides by name.
+        rounds: how often each of them is timed.
+        run_up: units of work before each one that is timed. While the others worked,
+            a side's memory went back to the system and the processor's caches were
+            lost; what is wanted is the time of one step among many.
 
     Returns:
         By name, seconds of a unit of work, see ``summary``, and ``first``: those of
         the first one, which compiles.
     """
     first = {name: side.run() for name, side in competitors.items()}
-    for _ in range(warm_up - 1):
-        for side in competitors.values():
-            side.run()
     seconds = {name: [] for name in competitors}
     for i in range(rounds):
         order = list(competitors)
         for name in order[i % len(order) :] + order[: i % len(order)]:
+            for _ in range(run_up):
+                competitors[name].run()
             seconds[name].append(competitors[name].run())
     return {n: {"first": first[n]} | summary(s) for n, s in seconds.items()}
 

@@ -5,11 +5,11 @@
 
 Eager PyTorch and torch.compile, channels last, autocast for bfloat16, float32 without
 TF32, the same parameters, images and optimizer. Each side has a process of its own;
-they take turns. Losses after all the steps, or predicted classes and scores, are
-compared. Also: the memory of each side (of the GPU, else of the process), the seconds
-of the first step, which compiles, and the share of the fastest measured product of
-square matrices. A case is work:geometry:HEIGHTxWIDTH:batch:dtype, work train or infer.
-Needs PyTorch.
+they take turns, of which the first step does not count. Losses after all the steps, or
+predicted classes and scores, are compared. Also: the memory of each side (of the GPU,
+else of the process), the seconds of the first step, which compiles, and the share of
+the fastest measured product of square matrices. A case is
+work:geometry:HEIGHTxWIDTH:batch:dtype, work train or infer. Needs PyTorch.
 """
 
 import tempfile
@@ -73,7 +73,7 @@ def matrix_rates(dtype: str, rounds: int) -> dict[str, float]:
         for library in ("jax", "torch")
     }
     with measure.sides(**builds) as started:
-        times = measure.take_turns(started, 3 * rounds, warm_up=3)
+        times = measure.take_turns(started, 3 * rounds)
     flops = competitors.matrix_flops()
     return {library: flops / result["lowest"] for library, result in times.items()}
 
