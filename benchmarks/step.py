@@ -5,7 +5,7 @@
 
 Eager PyTorch and torch.compile, channels last, autocast for bfloat16, float32 without
 TF32, the same parameters, images and optimizer. Each side has a process of its own;
-they take turns, of which the first step does not count. Losses after all the steps, or
+they take turns, of which the first step does not count. Losses of the first steps, or
 predicted classes and scores, are compared. Also: the memory of each side (of the GPU,
 else of the process), the seconds of the first step, which compiles, and the share of
 the fastest measured product of square matrices. A case is
@@ -59,8 +59,9 @@ def compare(case: competitors.Case, sides: list[str], rounds: int) -> dict:
 
 def difference(ours, theirs) -> float:
     """Of losses, or the highest scores, relative; or the share of other classes."""
-    if isinstance(ours, float):
-        return abs(ours - theirs) / abs(theirs)
+    if isinstance(ours, list):
+        pairs = zip(ours, theirs, strict=True)
+        return max(abs(a - b) / abs(b) for a, b in pairs)
     (our_classes, our_score), (their_classes, their_score) = ours, theirs
     other = float(np.mean(our_classes != their_classes))
     return max(other, abs(our_score - their_score) / abs(their_score))
