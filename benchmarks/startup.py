@@ -139,7 +139,7 @@ def checkpoint(folder: pathlib.Path, rounds: int, width: float) -> list[dict]:
 
     def checksum():  # As save() does it.
         parts = state.variables, {"step": state.step, "opt_state": state.opt_state}
-        return [int(state_lib.checksum(part)) for part in parts]
+        return [state_lib.checksum(part) for part in parts]
 
     sizes = {}
     for i in range(rounds + 1):  # The first compiles the checksum.

@@ -1,5 +1,7 @@
 """Losses, optimizers and the step against NumPy, and against the step done apart."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -231,3 +233,20 @@ def test_all_finite():
     assert state_lib.all_finite({"a": jnp.ones(3), "b": jnp.zeros(2)})
     for bad in (np.nan, np.inf):
         assert not state_lib.all_finite({"a": jnp.ones(3), "b": jnp.array([1, bad])})
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_checksum_is_that_of_all_bits(devices, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)  # Chooses the form.
+    arrays = {
+        "a": np.array([[1.5, -2.0], [3e38, 0.0]], np.float32),
+        "b": np.array([-1, 7], np.int32),
+        "c": np.int32(5),
+    }
+    expected = 0
+    for i, name in enumerate(sorted(arrays), start=1):
+        data = arrays[name].tobytes()
+        words = (data[k : k + 4] for k in range(0, len(data), 4))
+        expected += i * sum(int.from_bytes(word, sys.byteorder) for word in words)
+    tree = jax.tree.map(jnp.asarray, arrays)
+    assert state_lib.checksum(tree) == expected % 2**32

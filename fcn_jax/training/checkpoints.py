@@ -97,7 +97,7 @@ def save(
         UserError: a full disk, now or at the save before.
     """
     parts = _parts(state)
-    checksums = {name: int(state_lib.checksum(part)) for name, part in parts.items()}
+    checksums = {name: state_lib.checksum(part) for name, part in parts.items()}
     with damage.naming_full_disk(checkpointer.directory):
         checkpointer.save_checkpointables_async(
             int(state.step),
@@ -179,7 +179,7 @@ def _load(
 def _checked(loaded: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
     """The parts of a checkpoint, if their checksums are those that were saved."""
     for name, checksum in metadata.get("checksums", {}).items():
-        if name in loaded and int(state_lib.checksum(loaded[name])) != checksum:
+        if name in loaded and state_lib.checksum(loaded[name]) != checksum:
             raise ValueError(f"The checksum of {name} is not {checksum}.")
     return loaded
 

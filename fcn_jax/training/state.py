@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -54,9 +55,24 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
 
 
+def checksum(tree: Any) -> int:
+    """The sum of all bits, modulo 2**32: the same wherever the arrays' parts lie.
+
+    Args:
+        tree: of arrays of 32-bit numbers.
+    """
+    if jax.default_backend() == "cpu" and jax.device_count() == 1:
+        # NumPy, which shares the memory, sums ten times as fast as XLA on CPUs.
+        sums = (
+            np.asarray(x).view(np.uint32).sum(dtype=np.uint32)
+            for x in jax.tree.leaves(tree)
+        )
+        return sum(i * int(n) for i, n in enumerate(sums, start=1)) % 2**32
+    return int(_checksum_of_parts(tree))
+
+
 @jax.jit
-def checksum(tree: Any) -> jax.Array:
-    """The sum of all bits, as uint32: the same wherever the arrays' parts lie."""
+def _checksum_of_parts(tree: Any) -> jax.Array:
     total = jnp.uint32(0)
     for i, x in enumerate(jax.tree.leaves(tree), start=1):
         bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
