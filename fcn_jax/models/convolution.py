@@ -84,11 +84,11 @@ def _output_by_winograd(x, kernel) -> bool:
 
 
 def _gradient_by_winograd(x, kernel) -> bool:
-    """Likewise for ``winograd.kernel_gradient``, or very many pixels.
+    """Likewise for ``winograd.kernel_gradient``, of which fewer are enough.
 
     Not on several devices: sums over the batch would cross them for each row of tiles.
     """
-    many = min(kernel.shape[2:]) >= 96 and _pixels(x) >= 2000
+    many = min(kernel.shape[2:]) >= 32 and _pixels(x) >= 1000
     vast = kernel.shape[2] >= 16 and x.shape[1] * x.shape[2] >= 20_000
     return (many or vast) and jax.device_count() == 1
 
