@@ -66,15 +66,35 @@ def _tried(group: str, **rows: Mapping[str, Any]) -> dict[str, Setting]:
     }
 
 
-SETTINGS = _tried(
-    "search",
-    base={},
-    median_frequency={"loss.class_weights": "median_frequency"},
-    dice={"loss.dice": 1.0},
-    rate_3e3={"optimizer.learning_rate": 3e-3},
-    dropout_01={"model.dropout": 0.1},
-    little_scaling={"augment.scale": (0.9, 1.3)},
-)
+# Square roots of the median-frequency weights of CamVid's training split.
+ROOTS = "0.53,0.45,2.19,0.39,1.0,0.65,1.96,1.41,0.89,2.53,2.97"
+
+SETTINGS = {
+    **_tried(
+        "search",
+        base={},
+        median_frequency={"loss.class_weights": "median_frequency"},
+        roots={"loss.class_weights": ROOTS},
+        dice={"loss.dice": 1.0},
+        rate_3e3={"optimizer.learning_rate": 3e-3},
+        dropout_01={"model.dropout": 0.1},
+        little_scaling={"augment.scale": (0.9, 1.3)},
+    ),
+    **_tried(
+        "network",
+        full_resolution={"data.image_scale": 1.0, "augment.scale": (0.5, 1.25)},
+        wider={"model.width": 0.375, "num_steps": 565},
+        deeper={"model.depth": 16, "num_steps": 575},
+    ),
+    **_tried(
+        "ablation",
+        fcn32s={"model.stride": 32},
+        fcn16s={"model.stride": 16},
+        learned={"model.upsampling": "learned"},
+        no_batch_norm={"model.batch_norm": False},
+    ),
+    "final": Setting("final", "configs/camvid.py", {}),
+}
 
 
 def run(name: str, seed: int, source: str, cores: set[int]) -> dict:
@@ -136,7 +156,7 @@ def _text(value: Any) -> str:
 
 def main() -> None:
     """Runs what is missing, a row at a time or several, and writes after each."""
-    parser = measure.parser(__doc__)
+    parser = measure.parser(__doc__, timed=False)
     parser.add_argument("--source", required=True, help="CamVid in VOC layout")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

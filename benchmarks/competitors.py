@@ -6,8 +6,10 @@ losses of the first steps can be compared.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import sys
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -154,13 +156,22 @@ def forbid_tf32(dtype: str) -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
-def ours(case: Case, path: str):
-    """Our side, see ``measure.Side``: as in training, on a mesh of all devices."""
+def ours(case: Case, path: str, batches: Callable[[Case], Iterator] | None = None):
+    """Our side, see ``measure.Side``: as in training, on a mesh of all devices.
+
+    Args:
+        case: what to do.
+        path: of the parameters.
+        batches: training: an endless iterator of batches; None: the same one always.
+    """
     forbid_tf32(case.dtype)
     model, batch = case.model(), case.data()
     mesh = sharding.make_mesh()
     of_batch = {k: sharding.of_batch(mesh, v.ndim) for k, v in batch.items()}
     batch = jax.device_put(batch, of_batch)
+    stream = itertools.repeat(batch)
+    if batches:
+        stream = sharding.to_devices(batches(case), mesh, case.batch)
     params = read_parameters(path)
     if case.work == "infer":
         variables = jax.device_put({"params": params}, sharding.replicated(mesh))
@@ -197,7 +208,7 @@ def ours(case: Case, path: str):
 
     def work():
         nonlocal state
-        state, scalars = train(state, batch, key)
+        state, scalars = train(state, next(stream), key)
         jax.block_until_ready(state.params)
         seen.append(float(scalars["loss"]))
         return seen[:COMPARED]

@@ -2,7 +2,6 @@
 
     python -m benchmarks.input_pipeline                      # made JPEGs
     python -m benchmarks.input_pipeline --source=DIR --image_scale=0.5 --crop 180 240
-    python -m benchmarks.input_pipeline --step_seconds=0.5   # does a step ever wait?
 
 Images/s, and images per second of processor time, by the number of worker processes (0:
 none beside the program's own, which reads with threads here) of our pipeline, of a
@@ -10,8 +9,7 @@ DataLoader with the usual operations in OpenCV (resize whole, crop, flip, colour
 of HSV), and of a DataLoader with our operations. All examples of an epoch are compared,
 through both readers: without augmentation those of all three, with our operations and
 the same random numbers those of the two readers. Each side has a process of its own;
-they take turns, and a turn ends only when the buffers are full again. Needs PyTorch,
-but for --step_seconds.
+they take turns, and a turn ends only when the buffers are full again. Needs PyTorch.
 """
 
 import functools
@@ -106,20 +104,6 @@ def processor_seconds() -> float:
     return sum(ticks[p] for p in own) / os.sysconf("SC_CLK_TCK")
 
 
-def waiting(records, augment, args, workers: int, threads: int) -> float:
-    """The share of the time that steps of ``args.step_seconds`` wait for a batch."""
-    stream = ours(records, augment, args.batch, workers, threads)
-    next(stream)
-    began, waited = time.perf_counter(), 0.0
-    for _ in range(args.batches):
-        time.sleep(args.step_seconds)
-        start = time.perf_counter()
-        next(stream)
-        waited += time.perf_counter() - start
-    stream.close()
-    return waited / (time.perf_counter() - began)
-
-
 class Keyed:
     """``augment`` with random numbers that depend on the record alone."""
 
@@ -183,7 +167,6 @@ def main() -> None:
     workers = sorted({0, 1, 2, cores // 2, cores} if cores > 2 else {0, 1, 2})
     parser.add_argument("--workers", type=int, nargs="+", default=workers)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, min(cores, 4)])
-    parser.add_argument("--step_seconds", type=float, default=0.0)
     args = parser.parse_args()
     crop = tuple(args.crop)
     try:
@@ -193,15 +176,6 @@ def main() -> None:
     except errors.UserError as error:
         raise SystemExit(f"{error}") from None
     print(f"Crops of {crop[0]}x{crop[1]}, batches of {args.batch}, {cores} cores")
-    if args.step_seconds:
-        for count, threads in itertools.product(args.workers, args.threads):
-            share = waiting(made, augment, args, count, threads)
-            print(
-                f"  {count} workers, {threads} threads: steps of {args.step_seconds} s "
-                f"wait {100 * share:.1f}% of the time",
-                flush=True,
-            )
-        return
     require_same(made[: args.images], augment)
     usual = peer_input.Usual(crop=crop, image_scale=args.image_scale)
     loader = peer_input.Generated(augment)

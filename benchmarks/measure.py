@@ -188,12 +188,18 @@ def shown(result: Mapping[str, Any], unit: str = "s", digits: int = 3) -> str:
     return f"{median} {unit} ({low} to {high})"
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser that shows a script's docstring, with the flags that all have."""
+def parser(doc: str, *, timed: bool = True) -> argparse.ArgumentParser:
+    """A parser that shows a script's docstring, with the flags that all have.
+
+    Args:
+        doc: the docstring.
+        timed: whether it has ``--rounds``.
+    """
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--rounds", type=int, default=5, help="measurements of each")
+    if timed:
+        made.add_argument("--rounds", type=int, default=5, help="measurements of each")
     made.add_argument("--json", default="", help="file for the result; empty: none")
     return made
 

@@ -2,10 +2,11 @@
 
     python -m benchmarks.suite                     # into docs/performance/cpu or gpu
     python -m benchmarks.suite --out=FOLDER --only step evaluation
+    python -m benchmarks.suite --camvid=FOLDER     # and how accurate, which takes hours
 
 Runs the benchmarks one after the other, each of which checks that its sides agree, and
 writes a JSON file for each; python docs/performance.py puts those into the tables.
-Needs PyTorch for the device at hand; no data, no network.
+Needs PyTorch for the device at hand; no network, and no data but for CamVid.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import sys
 
 import jax
 
-BENCHMARKS = ("step", "evaluation", "input_pipeline", "startup", "growth")
-BENCHMARKS += ("convolution",)
+BENCHMARKS = ("step", "evaluation", "input_pipeline", "waiting", "startup")
+BENCHMARKS += ("growth", "convolution")
 
 
 def main() -> None:
@@ -28,13 +29,16 @@ def main() -> None:
     parser.add_argument("--out", default=f"docs/performance/{kind}")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each")
+    parser.add_argument("--camvid", default="", help="CamVid in VOC layout; empty: not")
     args = parser.parse_args()
+    flags = {name: [f"--rounds={args.rounds}"] for name in args.only}
+    if args.camvid:
+        flags["camvid"] = [f"--source={args.camvid}"]
     worst = 0
-    for name in args.only:
+    for name, own in flags.items():
         print(f"\n== {name}", flush=True)
         json = pathlib.Path(args.out) / f"{name}.json"
-        command = [sys.executable, "-m", f"benchmarks.{name}", f"--json={json}"]
-        command.append(f"--rounds={args.rounds}")
+        command = [sys.executable, "-m", f"benchmarks.{name}", f"--json={json}", *own]
         worst = max(worst, abs(subprocess.run(command).returncode))
     sys.exit(worst)
 

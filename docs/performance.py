@@ -34,7 +34,8 @@ def table(name: str) -> str:
     for machine in MACHINES:
         path = RESULTS / machine / f"{name}.json"
         if not path.exists():
-            command = f"python -m benchmarks.suite --only {name}"
+            flag = "--camvid=CAMVID" if name == "camvid" else f"--only {name}"
+            command = f"python -m benchmarks.suite {flag}"
             parts.append(f"On a {machine.upper()}: not yet measured (`{command}`).\n")
             continue
         result = json.loads(path.read_text())
@@ -170,6 +171,24 @@ def input_pipeline(rows: list[dict]) -> Iterator[str]:
     )
 
 
+def waiting(rows: list[dict]) -> Iterator[str]:
+    """Seconds of a step on one batch and on batches that are read meanwhile."""
+    return _markdown(
+        "work | precision | reading threads | one batch, s | fed, s | fed / one batch",
+        [
+            [
+                _case(row),
+                row["dtype"],
+                f"{row['threads']}",
+                _range(row["still"]),
+                _range(row["fed"]),
+                f"**{row['ratio']:.2f}**",
+            ]
+            for row in rows
+        ],
+    )
+
+
 def startup(rows: list[dict]) -> Iterator[str]:
     """One measurement a row."""
     cells = [[row["what"], f"{_range(row)} {row['unit']}"] for row in rows]
@@ -190,13 +209,60 @@ def convolution(rows: list[dict]) -> Iterator[str]:
     )
 
 
+def camvid(rows: list[dict]) -> Iterator[str]:
+    """The settings that were tried, the ablation, and the recipe, seed by seed."""
+    for group, title in (
+        ("search", "Search, from a common point"),
+        ("network", "Networks and resolutions, in about the same time"),
+        ("ablation", "Strides and upsampling, as in the paper's table 2"),
+        ("final", "The recipe"),
+    ):
+        found = [row for row in rows if row["group"] == group]
+        if not found:
+            continue
+        yield f"{title}:"
+        yield ""
+        yield from _markdown(
+            "setting | seed | mean IoU | pixel accuracy | mean accuracy | "
+            "frequency-weighted IoU | images | minutes | cores | commit",
+            [
+                [
+                    _setting(row),
+                    f"{row['seed']}",
+                    f"**{row['scores']['mean_iou']:.4f}**",
+                    *(
+                        f"{row['scores'][name]:.4f}"
+                        for name in (
+                            "pixel_accuracy",
+                            "mean_accuracy",
+                            "frequency_weighted_iou",
+                        )
+                    ),
+                    f"{row['images']:,}",
+                    f"{row['seconds'] / 60:.1f}",
+                    f"{row['cores']}",
+                    f"`{row['commit']}`",
+                ]
+                for row in found
+            ],
+        )
+        yield ""
+
+
+def _setting(row: dict) -> str:
+    changes = (f"`{k}={v}`" for k, v in row["changes"].items())
+    return f"{row['name']}: {', '.join(changes)}" if row["changes"] else row["name"]
+
+
 TABLES: dict[str, Callable[[list[dict]], Iterator[str]]] = {
     "step": step,
     "evaluation": evaluation,
     "input_pipeline": input_pipeline,
+    "waiting": waiting,
     "startup": startup,
     "growth": growth,
     "convolution": convolution,
+    "camvid": camvid,
 }
 
 

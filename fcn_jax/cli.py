@@ -16,7 +16,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from fcn_jax import agreement, processes, remote, sharding
+from fcn_jax import agreement, memory, processes, remote, sharding
 from fcn_jax.errors import Preempted, UserError
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -83,6 +83,7 @@ def run(main: Callable[[], None], *, alone: bool = False) -> None:
     # --help has the flags of the script itself, and those that are given to it here.
     for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    memory.keep_freed()
     try:
         app.run(lambda _: _without_traceback(main), flags_parser=_parse_flags)
     except UserError as error:
