@@ -1,13 +1,15 @@
 """How accurate: settings tried on CamVid's validation split, one training run each.
 
-    python -m benchmarks.camvid --source=CAMVID                    # every row
-    python -m benchmarks.camvid --source=CAMVID --only final --seeds 0 1 2
+    python -m benchmarks.camvid --source=CAMVID          # the rows for this machine
+    python -m benchmarks.camvid --source=CAMVID --only final --seeds 0
     python -m benchmarks.camvid --source=CAMVID --jobs=2           # half the cores each
 
-CAMVID is in VOC layout. A row is one run of run_train.py from random weights, started
-anew: the validation mean IoU after its last step (not the best on the way), the seconds
-of the whole command, and how many cores it had. Rows that the JSON file has already are
-kept and not run again, so an interrupted search goes on.
+CAMVID is in VOC layout. A row is one run of run_train.py from random weights: the
+scores of the validation split after its last step (not the best on the way), the
+seconds of the whole command, and how many cores it had. On a CPU, a search and an
+ablation of a small network, and configs/camvid.py with three seeds; on a GPU,
+configs/camvid_vgg16.py with three seeds, and its ablation. Rows that the JSON file has
+already are not run again, so an interrupted search goes on: remove what is outdated.
 """
 
 import concurrent.futures
@@ -22,6 +24,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from benchmarks import measure
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,11 +33,12 @@ SCORES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou
 
 
 class Setting(NamedTuple):
-    """What a row runs: a group of rows, a config, and fields that differ from it."""
+    """What a row runs: a config, and fields that differ from it."""
 
-    group: str
+    group: str  # Rows of a group are compared with each other.
     config: str
-    changes: Mapping[str, Any]
+    changes: Mapping[str, Any] = {}
+    seeds: tuple[int, ...] = (0,)
 
 
 # The common point of the search: small enough for ten epochs in minutes on one core.
@@ -60,6 +65,7 @@ BASE = {
 
 
 def _tried(group: str, **rows: Mapping[str, Any]) -> dict[str, Setting]:
+    """Settings that differ from the common point."""
     return {
         name: Setting(group, "configs/default.py", BASE | changes)
         for name, changes in rows.items()
@@ -93,13 +99,22 @@ SETTINGS = {
         learned={"model.upsampling": "learned"},
         no_batch_norm={"model.batch_norm": False},
     ),
-    "final": Setting("final", "configs/camvid.py", {}),
+    "final": Setting("final", "configs/camvid.py", seeds=(0, 1, 2)),
 }
+
+_VGG16 = "configs/camvid_vgg16.py"
+GPU_SETTINGS = {
+    "vgg16": Setting("final", _VGG16, seeds=(0, 1, 2)),
+    "vgg16_fcn32s": Setting("ablation", _VGG16, {"model.stride": 32}),
+    "vgg16_fcn16s": Setting("ablation", _VGG16, {"model.stride": 16}),
+    "vgg16_learned": Setting("ablation", _VGG16, {"model.upsampling": "learned"}),
+}
+ALL = SETTINGS | GPU_SETTINGS
 
 
 def run(name: str, seed: int, source: str, cores: set[int]) -> dict:
     """Trains one setting with one seed on the given cores; returns its row."""
-    setting = SETTINGS[name]
+    setting = ALL[name]
     with tempfile.TemporaryDirectory() as workdir:
         command = [
             sys.executable,
@@ -158,8 +173,11 @@ def main() -> None:
     """Runs what is missing, a row at a time or several, and writes after each."""
     parser = measure.parser(__doc__, timed=False)
     parser.add_argument("--source", required=True, help="CamVid in VOC layout")
-    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    here = SETTINGS if jax.default_backend() == "cpu" else GPU_SETTINGS
+    parser.add_argument("--only", nargs="+", choices=ALL, default=list(here))
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="default: one; final: three"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="rows at a time")
     args = parser.parse_args()
     source = str(pathlib.Path(args.source).resolve())
@@ -169,11 +187,13 @@ def main() -> None:
     missing = [
         (name, seed)
         for name in args.only
-        for seed in args.seeds
+        for seed in args.seeds or ALL[name].seeds
         if (name, seed) not in have
     ]
     cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // args.jobs)
+    if not 1 <= args.jobs <= len(cores):
+        parser.error(f"--jobs is {args.jobs}; this machine has {len(cores)} cores.")
+    share = len(cores) // args.jobs
     free = [set(cores[i * share : (i + 1) * share]) for i in range(args.jobs)]
     lock = threading.Lock()
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fcn_jax import sharding
+from fcn_jax import memory, sharding
 from fcn_jax.models import fcn, vgg
 from fcn_jax.training import losses, optim, step
 from fcn_jax.training import state as state_lib
@@ -156,14 +156,23 @@ def forbid_tf32(dtype: str) -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
-def ours(case: Case, path: str, batches: Callable[[Case], Iterator] | None = None):
+def ours(
+    case: Case,
+    path: str,
+    *,
+    batches: Callable[[Case], Iterator] | None = None,
+    keep_freed: bool = True,
+):
     """Our side, see ``measure.Side``: as in training, on a mesh of all devices.
 
     Args:
         case: what to do.
         path: of the parameters.
         batches: training: an endless iterator of batches; None: the same one always.
+        keep_freed: whether freed memory stays with the process, as in training.
     """
+    if keep_freed:
+        memory.keep_freed()
     forbid_tf32(case.dtype)
     model, batch = case.model(), case.data()
     mesh = sharding.make_mesh()

@@ -1,6 +1,6 @@
 """Convolutions and poolings of VGG-16: the forms chosen here against XLA's own.
 
-    python -m benchmarks.convolution [--size 573 698] [--batch=1]
+    python -m benchmarks.convolution [--size 573 698] [--batch=1] [--width=1]
 
 Milliseconds of the output and of the gradients by input and by kernel, layer by layer,
 for an image of the size given (573 x 698 is 375 x 500 with the reference's border). The
@@ -14,34 +14,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
+from fcn_jax import memory
 from fcn_jax.models import convolution, pooling, vgg
 
 TOLERANCE = 5e-5  # Of the largest; XLA's own sums of 400,000 products are off by half.
 
 
-def layers(size: tuple[int, int], batch: int):
+def layers(size: tuple[int, int], batch: int, width: float):
     """Name, our form, XLA's own, shapes of the arguments; layers of new shapes only."""
-    height, width = size
+    height, columns = size
     channels, seen = 3, set()
 
+    def scaled(count):
+        return max(1, round(count * width))
+
     def conv(name, k, c_in, c_out, padding):
-        shapes = ((batch, height, width, c_in), (k, k, c_in, c_out))
+        shapes = ((batch, height, columns, c_in), (k, k, c_in, c_out))
         forms = (convolution.conv2d, convolution._native)
         return name, *(functools.partial(f, padding=padding) for f in forms), shapes
 
     for block, count in enumerate(vgg.BLOCKS[16], 1):
         for i in range(1, count + 1):
-            out = vgg.CHANNELS[block - 1]
+            out = scaled(vgg.CHANNELS[block - 1])
             if (block, channels) not in seen:
                 yield conv(f"conv{block}_{i}", 3, channels, out, "SAME")
             seen.add((block, channels))
             channels = out
-        shape = (batch, height, width, channels)
+        shape = (batch, height, columns, channels)
         yield f"pool{block}", pooling.max_pool, pooling._native, (shape,)
-        height, width = -(-height // 2), -(-width // 2)
-    yield conv("fc6", 7, channels, vgg.HEAD_CHANNELS, "VALID")
-    height, width = height - 6, width - 6
-    yield conv("fc7", 1, vgg.HEAD_CHANNELS, vgg.HEAD_CHANNELS, "SAME")
+        height, columns = -(-height // 2), -(-columns // 2)
+    head = scaled(vgg.HEAD_CHANNELS)
+    yield conv("fc6", 7, channels, head, "VALID")
+    height, columns = height - 6, columns - 6
+    yield conv("fc7", 1, head, head, "SAME")
 
 
 def parts(form, shapes):
@@ -65,12 +70,14 @@ def main() -> None:
     parser = measure.parser(__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=(573, 698))
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--width", type=float, default=1.0, help="as model.width")
     args = parser.parse_args()
+    memory.keep_freed()
     if min(args.size) < 193:
         parser.error(f"--size is {args.size}; below 193 nothing is left for fc6.")
     rng = np.random.default_rng(0)
     rows = []
-    for name, ours, xla, shapes in layers(tuple(args.size), args.batch):
+    for name, ours, xla, shapes in layers(tuple(args.size), args.batch, args.width):
         # A pooling sees what a ReLU has left.
         draws = [rng.standard_normal(shape, np.float32) for shape in shapes]
         draws[0] = np.maximum(draws[0], 0)

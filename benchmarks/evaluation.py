@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from benchmarks import competitors, measure, peer_input
-from fcn_jax import sharding
+from fcn_jax import memory, sharding
 from fcn_jax.data import datasets
 from fcn_jax.data.labels import IGNORE
 from fcn_jax.evaluation import evaluate, tasks
@@ -38,6 +38,7 @@ def make_records(count: int) -> list[dict]:
 
 def ours(case: competitors.Case, path: str, count: int, threads: int):
     """Our evaluator."""
+    memory.keep_freed()
     competitors.forbid_tf32(case.dtype)
     records = make_records(count)
     labelled = sum(

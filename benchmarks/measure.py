@@ -247,8 +247,10 @@ def hardware() -> str:
 def _cpu() -> str:
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()
+    known = {line.partition(":")[0].strip(): line.partition(":")[2] for line in lines}
+    name = known.get("model name", platform.processor() or platform.machine())
+    wide = [n for n in ("avx512f", "avx2") if n in known.get("flags", "").split()]
+    return " with ".join([name.strip(), *wide[:1]])
 
 
 def _commit() -> str:

@@ -9,6 +9,7 @@ each in a process of its own. While the other works, a few batches are read ahea
 steps before each one that counts use them up.
 """
 
+import functools
 import math
 import os
 import tempfile
@@ -24,30 +25,25 @@ CASES = {
 }
 
 
-class Reader:
-    """Batches for ``competitors.ours``; pickles, unlike the iterator itself."""
-
-    def __init__(self, threads: int):
-        self.threads = threads
-
-    def __call__(self, case: competitors.Case):
-        """Batches without end."""
-        return pipeline.train_batches(
-            peer_input.make_records(375, 500, 64),
-            augment=transforms.Augment(crop=case.size),
-            batch_size=case.batch,
-            seed=0,
-            num_threads=self.threads,
-        )
+def batches(case: competitors.Case, threads: int):
+    """What training would read: batches without end."""
+    return pipeline.train_batches(
+        peer_input.make_records(375, 500, 64),
+        augment=transforms.Augment(crop=case.size),
+        batch_size=case.batch,
+        seed=0,
+        num_threads=threads,
+    )
 
 
 def compare(case: competitors.Case, rounds: int, threads: int) -> dict:
     """A row: both sides on one case."""
+    read = functools.partial(batches, threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         path = competitors.write_parameters(case, folder)
         with measure.sides(
             still=(competitors.ours, case, path),
-            fed=(competitors.ours, case, path, Reader(threads)),
+            fed=(functools.partial(competitors.ours, batches=read), case, path),
         ) as sides:
             times = measure.take_turns(sides, rounds, run_up=8)
             losses = sides["fed"].result()

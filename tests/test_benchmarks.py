@@ -1,12 +1,16 @@
 """What the benchmarks say, where it can be known without measuring."""
 
+import json
+import runpy
+import sys
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks import competitors, measure, peer_input
+from benchmarks import camvid, competitors, measure, peer_input
 from fcn_jax.data import transforms
+from fcn_jax.training import setup
 
 
 def test_flops_are_those_that_are_published():
@@ -62,3 +66,33 @@ def test_the_peers_examples_are_ours_without_augmentation():
     theirs = peer_input.Usual((40, 60), (1.0, 1.0), flip=False, colours=False)(record)
     for name in ("image", "label"):
         np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+@pytest.mark.parametrize("name", camvid.ALL)
+def test_settings_that_are_tried_can_train(name):
+    setting = camvid.ALL[name]
+    config = runpy.run_path(str(camvid.ROOT / setting.config))["get_config"]()
+    config.update_from_flattened_dict(setting.changes)
+    setup.check(config)
+
+
+def test_a_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):
+    file, ran = tmp_path / "rows.json", []
+
+    def run(name, seed, source, cores):
+        if (name, seed) == ("dice", 1):
+            raise SystemExit("the machine went down")
+        ran.append((name, seed))
+        return {"name": name, "seed": seed}
+
+    monkeypatch.setattr(camvid, "run", run)
+    flags = ["--source=.", f"--json={file}", "--only", "base", "dice", "--seeds"]
+    monkeypatch.setattr(sys, "argv", ["camvid", *flags, "0", "1"])
+    with pytest.raises(SystemExit, match="went down"):
+        camvid.main()
+    assert ran == [("base", 0), ("base", 1), ("dice", 0)]
+    monkeypatch.setattr(sys, "argv", ["camvid", *flags, "0", "1", "2"])
+    monkeypatch.setattr(camvid, "run", lambda name, seed, *_: {"name": name, "seed": 9})
+    camvid.main()
+    rows = [(row["name"], row["seed"]) for row in json.loads(file.read_text())["rows"]]
+    assert rows == [*ran, ("base", 9), ("dice", 9), ("dice", 9)]
