@@ -80,11 +80,17 @@ SETTINGS = {
         "search",
         base={},
         median_frequency={"loss.class_weights": "median_frequency"},
-        roots={"loss.class_weights": ROOTS},
         dice={"loss.dice": 1.0},
         rate_3e3={"optimizer.learning_rate": 3e-3},
         dropout_01={"model.dropout": 0.1},
         little_scaling={"augment.scale": (0.9, 1.3)},
+        cosine={"optimizer.schedule": "cosine"},
+        dice_dropout_01={"loss.dice": 1.0, "model.dropout": 0.1},
+        dice_dropout_01_roots={
+            "loss.dice": 1.0,
+            "model.dropout": 0.1,
+            "loss.class_weights": ROOTS,
+        },
     ),
     **_tried(
         "network",
