@@ -123,6 +123,7 @@ def run(name: str, seed: int, source: str, cores: set[int]) -> dict:
     setting = ALL[name]
     with tempfile.TemporaryDirectory() as workdir:
         command = [
+            *("taskset", "--cpu-list", ",".join(map(str, sorted(cores)))),
             sys.executable,
             "run_train.py",
             f"--config={setting.config}",
@@ -138,7 +139,6 @@ def run(name: str, seed: int, source: str, cores: set[int]) -> dict:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         seconds = time.monotonic() - start
         if done.returncode:

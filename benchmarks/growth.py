@@ -13,7 +13,7 @@ import tempfile
 
 import jax
 
-from benchmarks import competitors, measure
+from benchmarks import competitors, measure, step
 
 AXES = {
     "cpu": {
@@ -56,11 +56,15 @@ def time_point(case: competitors.Case, rounds: int, alone: bool) -> dict:
         if not alone:
             builds["eager"] = (competitors.theirs, case, path)
         with measure.sides(**builds) as sides:
-            times = measure.take_turns(sides, rounds)
+            times = measure.take_turns(sides, rounds, steps=competitors.steps())
+            losses = {name: side.result() for name, side in sides.items()}
             for name, side in sides.items():
                 times[name]["gib"] = side.peak_gib()
     row = case.row() | times
     if not alone:
+        first, _ = step.differences(losses["ours"], losses["eager"])
+        if not first <= step.TOLERANCE[case.dtype]:
+            raise SystemExit(f"{case}: the sides' first losses differ by {first:.2g}.")
         row["ratio_eager"] = times["ours"]["median"] / times["eager"]["median"]
     return row
 
@@ -88,7 +92,8 @@ def main() -> None:
             row = time_point(case, args.rounds, axis == "devices")
             rows.append({"axis": axis, "devices": devices} | row)
             parts = [
-                f"{name} {measure.shown(row[name])}, {row[name]['gib']:.2f} GiB"
+                f"{name} {measure.shown(row[name], digits=4)}, "
+                f"{row[name]['gib']:.2f} GiB"
                 for name in ("ours", "eager")
                 if name in row
             ]
@@ -98,7 +103,7 @@ def main() -> None:
                 f"{'; '.join(parts)}{ratio}",
                 flush=True,
             )
-    measure.write(args.json, rows)
+            measure.write(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -58,8 +58,8 @@ def theirs(records, augment, batch: int, workers: int):
 def side(reader, records, augment, batch: int, batches: int, workers: int, *threads):
     """A reader as a ``measure.Side``; a unit of work is one measurement."""
     stream = reader(records(), augment, batch, workers, *threads)
-    # More than the readers hold ready: 2 in this process, 4 to 5 of each worker.
-    held = 4 + 6 * workers
+    # More than the readers hold ready, in this process and in each worker.
+    held = (max([2, *threads]) + 4) * (workers + 1)
     return functools.partial(pull, stream, held, batches)
 
 
@@ -180,21 +180,22 @@ def main() -> None:
     require_same(made[: args.images], augment)
     usual = peer_input.Usual(crop=crop, image_scale=args.image_scale)
     loader = peer_input.Generated(augment)
-    common = (args.batch, args.batches)
     rows = []
     for count in args.workers:
+        # Workers go in step at first: each of them has to come round several times.
+        batches = max(args.batches, 10 * count)
+        common = (args.batch, batches)
         builds = {"usual": (side, theirs, records, usual, *common, count)}
         builds["same"] = (side, theirs, records, loader, *common, count)
         for threads in args.threads:
             build = (side, ours, records, augment, *common, count, threads)
             builds[f"ours, {threads} threads"] = build
-        rows += compare(builds, count, args)
-    measure.write(args.json, rows)
+        rows += compare(builds, count, args.batch * batches, args.rounds)
+        measure.write(args.json, rows)
 
 
-def compare(builds: dict, workers: int, args) -> list[dict]:
-    """Rows of all sides with one number of workers."""
-    images = args.batch * args.batches
+def compare(builds: dict, workers: int, images: int, rounds: int) -> list[dict]:
+    """Rows of all sides with one number of workers, ``images`` a measurement."""
     titles = {"usual": "DataLoader", "same": "DataLoader, our operations"}
     with measure.sides(**builds) as sides:
         for competitor in sides.values():
@@ -202,7 +203,7 @@ def compare(builds: dict, workers: int, args) -> list[dict]:
         rates = {name: [] for name in sides}
         per_core = {name: [] for name in sides}
         order = list(sides)
-        for i in range(args.rounds):
+        for i in range(rounds):
             for name in order[i % len(order) :] + order[: i % len(order)]:
                 sides[name].run()
                 seconds, processor = sides[name].result()

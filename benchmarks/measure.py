@@ -135,7 +135,7 @@ def _forget_peak() -> None:
 
 
 def take_turns(
-    competitors: Mapping[str, Side], rounds: int, *, run_up: int = 1
+    competitors: Mapping[str, Side], rounds: int, *, run_up: int = 1, steps: int = 1
 ) -> dict[str, dict[str, Any]]:
     """Times every side ``rounds`` times, one after the other, in changing order.
 
@@ -145,10 +145,11 @@ def take_turns(
         run_up: units of work before each one that is timed. While the others worked,
             a side's memory went back to the system and the processor's caches were
             lost; what is wanted is the time of one step among many.
+        steps: that a unit of work has, but for the first one, which has one.
 
     Returns:
-        By name, seconds of a unit of work, see ``summary``, and ``first``: those of
-        the first one, which compiles.
+        By name, seconds of a step, see ``summary``, and ``first``: those of the first
+        one, which compiles.
     """
     first = {name: side.run() for name, side in competitors.items()}
     seconds = {name: [] for name in competitors}
@@ -157,7 +158,7 @@ def take_turns(
         for name in order[i % len(order) :] + order[: i % len(order)]:
             for _ in range(run_up):
                 competitors[name].run()
-            seconds[name].append(competitors[name].run())
+            seconds[name].append(competitors[name].run() / steps)
     return {n: {"first": first[n]} | summary(s) for n, s in seconds.items()}
 
 
@@ -218,7 +219,11 @@ def write(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def command() -> str:
     """The command line of this program, without the folders of this machine."""
     module = f"benchmarks.{pathlib.Path(sys.argv[0]).stem}"
-    arguments = [a for a in sys.argv[1:] if not a.startswith("--json")]
+    arguments = [
+        "--source=FOLDER" if a.startswith("--source") else a
+        for a in sys.argv[1:]
+        if not a.startswith("--json")
+    ]
     return " ".join(["python", "-m", module, *arguments])
 
 

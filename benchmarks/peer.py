@@ -4,6 +4,8 @@ FCN-8s on VGG-16 of ``nn.Conv2d``, ``nn.MaxPool2d(ceil_mode=True)`` and frozen d
 ``nn.ConvTranspose2d``, in both geometries. Not a part of the package; needs PyTorch.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -83,13 +85,13 @@ class FCN8s(nn.Module):
                 layer.bias.copy_(torch.tensor(np.array(params[part][leaf]["bias"])))
 
 
-def normalise(images: torch.Tensor, model: fcn.FCN) -> torch.Tensor:
-    """Images uint8 [B,3,H,W] -> what the network takes."""
+def normaliser(model: fcn.FCN, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function of images uint8 [B,3,H,W], to what the network takes."""
     mean, std = (
-        torch.tensor(values, device=images.device)[:, None, None]
+        torch.tensor(values, device=device)[:, None, None]
         for values in (model.mean, model.std)
     )
-    return (images.float() - mean) / std
+    return lambda images: (images.float() - mean) / std
 
 
 def _frozen_bilinear(channels: int, stride: int) -> nn.ConvTranspose2d:

@@ -22,7 +22,7 @@ from benchmarks import competitors, measure
 
 SHAPES = {
     "cpu": ("caffe:375x500:1", "same:512x512:1"),
-    "gpu": ("caffe:375x500:1", "same:512x512:16"),
+    "gpu": ("caffe:375x500:1", "caffe:375x500:16", "same:512x512:16"),
 }
 SIDES = {
     "ours": (competitors.ours,),
@@ -32,8 +32,10 @@ SIDES = {
     "giving_back": (functools.partial(competitors.ours, keep_freed=False),),
 }
 DEFAULT_SIDES = ["ours", "eager", "compiled"]
-# The largest relative difference of the losses, the largest share of other classes.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
+# The largest relative difference of the first loss or of the highest scores, and the
+# largest share of other classes; later losses may differ by what rounding grows to.
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+LATER = 3e-2
 
 
 def compare(case: competitors.Case, sides: list[str], rounds: int) -> dict:
@@ -44,16 +46,18 @@ def compare(case: competitors.Case, sides: list[str], rounds: int) -> dict:
             name: (SIDES[name][0], case, path, *SIDES[name][1:]) for name in sides
         }
         with measure.sides(**builds) as started:
-            times = measure.take_turns(started, rounds)
+            times = measure.take_turns(started, rounds, steps=competitors.steps())
             results = {name: side.result() for name, side in started.items()}
             peaks = {name: side.peak_gib() for name, side in started.items()}
-    worst = max(difference(results["ours"], other) for other in results.values())
-    if not worst <= TOLERANCE[case.dtype]:
+    first, worst = np.max(
+        [differences(results["ours"], other) for other in results.values()], axis=0
+    )
+    if not (first <= TOLERANCE[case.dtype] and worst <= LATER):
         raise SystemExit(
-            f"{case}: the sides differ by {worst:.2g}, more than "
-            f"{TOLERANCE[case.dtype]}; they do not compute the same."
+            f"{case}: the sides differ by {first:.2g} at first, later by {worst:.2g}; "
+            f"more than {TOLERANCE[case.dtype]} or {LATER}: they compute other things."
         )
-    row = case.row() | {"flops": case.flops(), "difference": worst}
+    row = case.row() | {"flops": case.flops(), "difference": float(first)}
     for name in sides:
         row[name] = times[name] | {"gib": peaks[name]}
         if name != "ours":
@@ -61,14 +65,15 @@ def compare(case: competitors.Case, sides: list[str], rounds: int) -> dict:
     return row
 
 
-def difference(ours, theirs) -> float:
-    """Of losses, or the highest scores, relative; or the share of other classes."""
+def differences(ours, theirs) -> tuple[float, float]:
+    """Of the first losses and of any, relative; or of scores and classes, twice."""
     if isinstance(ours, list):
-        pairs = zip(ours, theirs, strict=True)
-        return max(abs(a - b) / abs(b) for a, b in pairs)
+        relative = [abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True)]
+        return relative[0], max(relative)
     (our_classes, our_score), (their_classes, their_score) = ours, theirs
     other = float(np.mean(our_classes != their_classes))
-    return max(other, abs(our_score - their_score) / abs(their_score))
+    worst = max(other, abs(our_score - their_score) / abs(their_score))
+    return worst, worst
 
 
 def matrix_rates(dtype: str, rounds: int) -> dict[str, float]:
@@ -118,13 +123,13 @@ def main() -> None:
             share = row["flops"] / times["median"] / fastest
             ratio = f", ours / it {row['ratio_' + name]:.2f}" if name != "ours" else ""
             print(
-                f"  {name:<9} {measure.shown(times)}, "
+                f"  {name:<9} {measure.shown(times, digits=4)}, "
                 f"{case.batch / times['median']:.2f} images/s, first "
                 f"{times['first']:.1f} s, {times['gib']:.2f} GiB, "
                 f"{100 * share:.0f}% of the matrix rate{ratio}",
                 flush=True,
             )
-    measure.write(args.json, rows)
+        measure.write(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ CASES = {
     "gpu": ["train:same:512x512:16:bfloat16"],
 }
 
+RUN_UP = 24  # Steps: more than there are batches that are read ahead.
+
 
 def batches(case: competitors.Case, threads: int):
     """What training would read: batches without end."""
@@ -45,7 +47,10 @@ def compare(case: competitors.Case, rounds: int, threads: int) -> dict:
             still=(competitors.ours, case, path),
             fed=(functools.partial(competitors.ours, batches=read), case, path),
         ) as sides:
-            times = measure.take_turns(sides, rounds, run_up=8)
+            steps = competitors.steps()
+            times = measure.take_turns(
+                sides, rounds, run_up=math.ceil(RUN_UP / steps), steps=steps
+            )
             losses = sides["fed"].result()
     if not all(map(math.isfinite, losses)):
         raise SystemExit(f"{case}: the losses of the steps that were fed are {losses}.")
@@ -65,11 +70,11 @@ def main() -> None:
         row = compare(case, args.rounds, args.threads)
         rows.append(row)
         print(
-            f"{case}: one batch {measure.shown(row['still'])}, "
-            f"fed {measure.shown(row['fed'])}, ratio {row['ratio']:.2f}",
+            f"{case}: one batch {measure.shown(row['still'], digits=4)}, "
+            f"fed {measure.shown(row['fed'], digits=4)}, ratio {row['ratio']:.2f}",
             flush=True,
         )
-    measure.write(args.json, rows)
+        measure.write(args.json, rows)
 
 
 if __name__ == "__main__":

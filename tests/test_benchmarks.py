@@ -39,6 +39,23 @@ def nap(seconds):
     return work
 
 
+def test_the_first_step_is_timed_alone_and_later_ones_are_waited_for_together(
+    monkeypatch,
+):
+    monkeypatch.setattr(competitors, "steps", lambda: 3)
+    started, finished = [], []
+    work = competitors.unit(lambda: started.append(0), finished.append)
+    work()
+    work()
+    assert len(started) == 4 and list(map(len, finished)) == [1, 3]
+
+    class Second:
+        run = staticmethod(lambda: 6.0)
+
+    times = measure.take_turns({"side": Second()}, 2, steps=3)["side"]
+    assert times["first"] == 6.0 and times["all"] == [2.0, 2.0]
+
+
 def fail():
     """A side that cannot be built."""
     raise ValueError("no GPU")

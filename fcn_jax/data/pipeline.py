@@ -59,7 +59,8 @@ def train_batches(
             as long as its threads have the cores: decoding and resizing release the
             interpreter's lock. Workers' batches come through shared memory (/dev/shm).
         num_threads: Number of reading threads in each process that reads.
-        prefetch: Batches held ready by each process that reads.
+        prefetch: Batches held ready by each process that reads, at least as many as it
+            has threads.
 
     Returns:
         An iterator of dicts of arrays [len(places), ...]. Its `close()`
@@ -246,8 +247,11 @@ def _iterate(
     """Batches the examples and reads this process's share of the batches."""
     places = tuple(range(batch_size) if places is None else places)
     own = _Share(examples, batch_size, places).batch(len(places))
+    # Grain makes a whole batch in each thread: fewer ready ones would idle the rest.
     batches = own[start_step:].to_iter_dataset(
-        grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+        grain.ReadOptions(
+            num_threads=num_threads, prefetch_buffer_size=max(prefetch, num_threads)
+        )
     )
     if num_workers:
         if not flags.FLAGS.is_parsed():
