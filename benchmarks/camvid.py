@@ -72,7 +72,7 @@ def _tried(group: str, **rows: Mapping[str, Any]) -> dict[str, Setting]:
     }
 
 
-# Square roots of the median-frequency weights of CamVid's training split.
+# root_median_frequency of CamVid's training split.
 ROOTS = "0.53,0.45,2.19,0.39,1.0,0.65,1.96,1.41,0.89,2.53,2.97"
 
 SETTINGS = {
@@ -84,7 +84,6 @@ SETTINGS = {
         rate_3e3={"optimizer.learning_rate": 3e-3},
         dropout_01={"model.dropout": 0.1},
         little_scaling={"augment.scale": (0.9, 1.3)},
-        cosine={"optimizer.schedule": "cosine"},
         dice_dropout_01={"loss.dice": 1.0, "model.dropout": 0.1},
         dice_dropout_01_roots={
             "loss.dice": 1.0,

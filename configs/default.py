@@ -93,7 +93,8 @@ def get_config() -> ml_collections.ConfigDict:
     loss.ohem = 0.0  # Weight of the cross-entropy of each image's hardest pixels.
     loss.focal_gamma = 2.0  # Power of focal; 0: cross-entropy.
     loss.ohem_fraction = 0.25  # Share of the labelled pixels that ohem keeps.
-    loss.class_weights = ""  # "", "median_frequency", or "1,0.5,..." for each class.
+    loss.class_weights = ""  # "", "median_frequency", "root_median_frequency" (its
+    #                  square roots: milder), or "1,0.5,..." for each class.
     loss.reduction = "mean"  # Of labelled pixels; or sum, over an image's pixels.
     loss.label_smoothing = 0.0  # Share of the target spread over all classes.
 

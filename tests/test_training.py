@@ -32,6 +32,8 @@ def test_median_frequency_weights():
     split = split_with([80, 20, 10, 0], [100, 100, 50, 0])
     weights = losses.resolve_class_weights("median_frequency", split, 4)
     np.testing.assert_allclose(weights, [0.25, 1.0, 1.0, 1.0])
+    roots = losses.resolve_class_weights("root_median_frequency", split, 4)
+    np.testing.assert_allclose(roots, [0.5, 1.0, 1.0, 1.0])
 
 
 def test_class_weights_as_numbers():

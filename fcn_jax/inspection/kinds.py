@@ -229,8 +229,8 @@ KINDS: Mapping[str, Kind] = {
     "rare": Kind(
         Level.NOTE,
         "rare class(es)",
-        "If they matter, add --config.loss.class_weights=median_frequency or "
-        "--config.loss.dice=1.",
+        "If they matter, add --config.loss.dice=1 or "
+        "--config.loss.class_weights=root_median_frequency.",
     ),
     "void": Kind(
         Level.WARNING,

@@ -213,7 +213,9 @@ def resolve_class_weights(
     """The config's ``loss.class_weights`` as float32 [C], None where it is empty.
 
     Args:
-        setting: "" (none), "median_frequency", or numbers between commas, one a class.
+        setting: "" (none), "median_frequency", "root_median_frequency" (the square
+            roots of those, between them and none), or numbers between commas, one a
+            class.
         split: its masks were counted when it was prepared.
         num_classes: C.
 
@@ -222,15 +224,17 @@ def resolve_class_weights(
     """
     if not setting:
         return None
-    if setting == "median_frequency":
-        return median_frequency_weights(split.pixel_counts, split.image_pixel_counts)
+    if setting in ("median_frequency", "root_median_frequency"):
+        weights = median_frequency_weights(split.pixel_counts, split.image_pixel_counts)
+        return np.sqrt(weights) if setting.startswith("root") else weights
     try:
         weights = np.array([float(part) for part in setting.split(",")], np.float32)
     except ValueError:
         weights = np.zeros(0, np.float32)
     if len(weights) != num_classes or not (weights >= 0).all() or not weights.any():
         raise UserError(
-            f"loss.class_weights={setting!r} must be '', 'median_frequency', or "
-            f"{num_classes} non-negative numbers with commas between, one a class."
+            f"loss.class_weights={setting!r} must be '', 'median_frequency', "
+            f"'root_median_frequency', or {num_classes} non-negative numbers with "
+            "commas between, one a class."
         )
     return weights
