@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name = "folder"
     config.data.image_scale = 0.5
     config.augment.crop = (180, 240)
-    config.augment.scale = (0.75, 1.75)
+    config.augment.scale = (0.9, 1.3)
     config.model.depth = 11
     config.model.width = 0.25
     config.model.batch_norm = True
