@@ -9,6 +9,7 @@ performance/gpu. A table stands between ``<!-- table NAME -->`` and ``<!-- end -
 import json
 import pathlib
 import re
+import statistics
 from collections.abc import Callable, Iterator
 
 HERE = pathlib.Path(__file__).parent
@@ -214,47 +215,76 @@ def convolution(rows: list[dict]) -> Iterator[str]:
 
 def camvid(rows: list[dict]) -> Iterator[str]:
     """The settings that were tried, the ablation, and the recipe, seed by seed."""
-    for group, title in (
-        ("search", "Search, from a common point"),
-        ("network", "Networks and resolutions, in about the same time"),
-        ("ablation", "Strides and upsampling, as in the paper's table 2"),
-        ("final", "The recipe"),
+    base = [row for row in rows if row["name"] == "base"]
+    for group, title, common in (
+        ("search", "Losses, dropout, rate, augmentation", []),
+        ("network", "Networks and resolutions, in about the same time", base),
+        ("ablation", "Strides and upsampling, as in the paper's table 2", base),
+        ("final", "The recipe", []),
     ):
         found = [row for row in rows if row["group"] == group]
         if not found:
             continue
-        yield f"{title}:"
+        yield f"**{title}**"
         yield ""
-        yield from _markdown(
-            "setting | seed | mean IoU | pixel accuracy | mean accuracy | "
-            "frequency-weighted IoU | images | minutes | cores | commit",
+        yield from _scores(common + found)
+        yield ""
+        if group == "final":
+            yield from _classes(found)
+            yield ""
+
+
+def _scores(rows: list[dict]) -> Iterator[str]:
+    """The four scores of each row, and what it took."""
+    names = ("pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+    return _markdown(
+        "setting | seed | mean IoU | pixel accuracy | mean accuracy | "
+        "frequency-weighted IoU | images | minutes | cores | commit",
+        [
             [
-                [
-                    _setting(row),
-                    f"{row['seed']}",
-                    f"**{row['scores']['mean_iou']:.4f}**",
-                    *(
-                        f"{row['scores'][name]:.4f}"
-                        for name in (
-                            "pixel_accuracy",
-                            "mean_accuracy",
-                            "frequency_weighted_iou",
-                        )
-                    ),
-                    f"{row['images']:,}",
-                    f"{row['seconds'] / 60:.1f}",
-                    f"{row['cores']}",
-                    f"`{row['commit']}`",
-                ]
-                for row in found
-            ],
-        )
-        yield ""
+                _setting(row),
+                f"{row['seed']}",
+                f"**{row['scores']['mean_iou']:.4f}**",
+                *(f"{row['scores'][name]:.4f}" for name in names),
+                f"{row['images']:,}",
+                f"{row['seconds'] / 60:.1f}",
+                f"{row['cores']}",
+                f"`{row['commit']}`",
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _setting(row: dict) -> str:
     changes = (f"`{k}={v}`" for k, v in row["changes"].items())
     return f"{row['name']}: {', '.join(changes)}" if row["changes"] else row["name"]
+
+
+def _classes(rows: list[dict]) -> Iterator[str]:
+    """The IoU of each class by seed, and the mean IoU along each run."""
+    ious = {
+        name: [row["iou_per_class"][name] for row in rows]
+        for name in rows[0]["iou_per_class"]
+    } | {"**mean**": [row["scores"]["mean_iou"] for row in rows]}
+    seeds = " | ".join(f"seed {row['seed']}" for row in rows)
+    yield from _markdown(
+        f"IoU | {seeds} | mean of the seeds",
+        [
+            [name, *(f"{v:.4f}" for v in values), f"{statistics.mean(values):.4f}"]
+            for name, values in ious.items()
+        ],
+    )
+    yield ""
+    steps = list(rows[0]["mean_iou_by_step"])
+    yield from _markdown(
+        f"mean IoU after step | {' | '.join(steps)}",
+        [
+            [f"seed {row['seed']}"]
+            + [f"{row['mean_iou_by_step'][step]:.4f}" for step in steps]
+            for row in rows
+        ],
+    )
 
 
 TABLES: dict[str, Callable[[list[dict]], Iterator[str]]] = {
