@@ -72,9 +72,6 @@ def _tried(group: str, **rows: Mapping[str, Any]) -> dict[str, Setting]:
     }
 
 
-# root_median_frequency of CamVid's training split.
-ROOTS = "0.53,0.45,2.19,0.39,1.0,0.65,1.96,1.41,0.89,2.53,2.97"
-
 SETTINGS = {
     **_tried(
         "search",
@@ -88,7 +85,7 @@ SETTINGS = {
         dice_dropout_01_roots={
             "loss.dice": 1.0,
             "model.dropout": 0.1,
-            "loss.class_weights": ROOTS,
+            "loss.class_weights": "root_median_frequency",
         },
     ),
     **_tried(
@@ -132,16 +129,10 @@ def run(name: str, seed: int, source: str, cores: set[int]) -> dict:
             *(f"--config.{k}={_text(v)}" for k, v in setting.changes.items()),
         ]
         start = time.monotonic()
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        code, printed = _follow(command, f"{name}, seed {seed}")
         seconds = time.monotonic() - start
-        if done.returncode:
-            raise SystemExit(f"{name}, seed {seed}:\n{done.stdout[-2000:]}")
+        if code:
+            raise SystemExit(f"{name}, seed {seed}:\n{printed[-2000:]}")
         log = pathlib.Path(workdir, "run", "metrics.jsonl").read_text().splitlines()
         scores = [s for s in map(json.loads, log) if "val/mean_iou" in s]
         config = json.loads(pathlib.Path(workdir, "run", "config.json").read_text())
@@ -168,6 +159,23 @@ def run(name: str, seed: int, source: str, cores: set[int]) -> dict:
         flush=True,
     )
     return row
+
+
+def _follow(command: list[str], title: str) -> tuple[int, str]:
+    """Runs a command and passes its progress on; returns its code and its output."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if line.startswith("step "):
+            print(f"{title}: {line}", end="", flush=True)
+    return process.wait(), "".join(printed)
 
 
 def _text(value: Any) -> str:
@@ -215,8 +223,12 @@ def main() -> None:
             measure.write(args.json, rows)
 
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for future in [pool.submit(work, *job) for job in missing]:
-            future.result()
+        futures = [pool.submit(work, *job) for job in missing]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+        finally:  # After a failure, what has not begun stays undone.
+            pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

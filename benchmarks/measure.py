@@ -219,12 +219,12 @@ def write(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def command() -> str:
     """The command line of this program, without the folders of this machine."""
     module = f"benchmarks.{pathlib.Path(sys.argv[0]).stem}"
-    arguments = [
-        "--source=FOLDER" if a.startswith("--source") else a
-        for a in sys.argv[1:]
-        if not a.startswith("--json")
-    ]
-    return " ".join(["python", "-m", module, *arguments])
+    places = argparse.ArgumentParser(add_help=False)
+    places.add_argument("--json")
+    places.add_argument("--source")
+    known, arguments = places.parse_known_args()
+    source = ["--source=FOLDER"] if known.source else []
+    return " ".join(["python", "-m", module, *source, *arguments])
 
 
 def environment() -> dict[str, Any]:

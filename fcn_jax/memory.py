@@ -12,8 +12,8 @@ def keep_freed() -> None:
 
     On a CPU, XLA takes the temporary memory of each step from malloc and frees it at
     the step's end. By default glibc gives blocks of that size back to the system, which
-    hands them out again page by page, filled with zeros: a tenth of a step and more. In
-    exchange the process needs more memory. ``docs/performance.md`` has the figures.
+    hands them out again page by page, filled with zeros: a tenth of a step. In exchange
+    the process needs more memory. ``docs/performance.md`` has the figures.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -84,8 +84,9 @@ def _output_by_winograd(x, kernel) -> bool:
 
 
 def _gradient_by_winograd(x, kernel) -> bool:
-    """Likewise for ``winograd.kernel_gradient``, of which fewer are enough.
+    """Whether ``winograd.kernel_gradient`` does: fewer channels and pixels are enough.
 
+    With very many pixels, fewer channels still.
     Not on several devices: sums over the batch would cross them for each row of tiles.
     """
     many = min(kernel.shape[2:]) >= 32 and _pixels(x) >= 1000
