@@ -113,3 +113,19 @@ def test_a_search_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys
     camvid.main()
     rows = [(row["name"], row["seed"]) for row in json.loads(file.read_text())["rows"]]
     assert rows == [*ran, ("base", 9), ("dice", 9), ("dice", 9)]
+
+
+def test_progress_of_a_run_is_passed_on_and_all_of_it_kept(capsys):
+    program = "import sys; print('Training'); print('step 1/2'); sys.exit('no data')"
+    code, printed = camvid._follow([sys.executable, "-c", program], "base, seed 0")
+    assert capsys.readouterr().out == "base, seed 0: step 1/2\n"
+    assert code == 1 and "Training" in printed and "no data" in printed
+
+
+@pytest.mark.parametrize("flags", (["--source=/home/me"], ["--source", "/home/me"]))
+def test_a_results_command_tells_no_folder_of_the_machine(flags, monkeypatch):
+    script = "/home/me/benchmarks/camvid.py"
+    flags = [script, *flags, "--json", "/home/me/a.json", "--jobs=2"]
+    monkeypatch.setattr(sys, "argv", flags)
+    expected = "python -m benchmarks.camvid --source=FOLDER --jobs=2"
+    assert measure.command() == expected
