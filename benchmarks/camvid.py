@@ -163,19 +163,19 @@ def run(name: str, seed: int, source: str, cores: set[int]) -> dict:
 
 def _follow(command: list[str], title: str) -> tuple[int, str]:
     """Runs a command and passes its progress on; returns its code and its output."""
-    process = subprocess.Popen(
+    printed = []
+    with subprocess.Popen(
         command,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    printed = []
-    for line in process.stdout:
-        printed.append(line)
-        if line.startswith("step "):
-            print(f"{title}: {line}", end="", flush=True)
-    return process.wait(), "".join(printed)
+    ) as process:
+        for line in process.stdout:
+            printed.append(line)
+            if line.startswith("step "):
+                print(f"{title}: {line}", end="", flush=True)
+    return process.returncode, "".join(printed)
 
 
 def _text(value: Any) -> str:
