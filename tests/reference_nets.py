@@ -111,10 +111,11 @@ def forward(net, weights, bgr):
     return crop(deconv(x, "upscore8", 8), bgr, 31)
 
 
-def from_rgb(image):
-    """RGB uint8 [H,W,3] -> what the nets take, float32 [1,3,H,W]."""
-    bgr = image[:, :, ::-1].astype(np.float32) - np.float32(BGR_MEAN)
-    return torch.tensor(bgr.transpose(2, 0, 1)[None].copy())
+def from_rgb(image, dtype=torch.float32):
+    """RGB uint8 [H,W,3] -> what the nets take, [1,3,H,W]."""
+    bgr = torch.tensor(image[:, :, ::-1].copy()).to(dtype)
+    bgr = bgr - torch.tensor(BGR_MEAN, dtype=dtype)
+    return bgr.permute(2, 0, 1)[None]
 
 
 def summed_loss(logits, label):

@@ -66,13 +66,14 @@ _conv3x3.defvjp(_conv3x3_forward, _conv3x3_backward)
 def _on_cpu(cpu: Callable, default: Callable, *args):
     """Calls ``cpu`` where the program is compiled for a CPU, elsewhere ``default``.
 
-    On CPUs in float32, as XLA does there anyway with products of bfloat16.
+    On CPUs in float32 at least, as XLA does there anyway with products of bfloat16.
     """
     if cpu is default:
         return default(*args)
 
     def in_float32(*args):
-        results = cpu(*(x.astype(jnp.float32) for x in args))
+        dtype = jnp.promote_types(args[0].dtype, jnp.float32)
+        results = cpu(*(x.astype(dtype) for x in args))
         return jax.tree.map(lambda x: x.astype(args[0].dtype), results)
 
     return jax.lax.platform_dependent(*args, cpu=in_float32, default=default)

@@ -91,10 +91,11 @@ class Decoder(nn.Module):
                     start = SKIP_OFFSETS[stride]
                     y = y[:, start : start + height, start : start + width]
                 x, at = masked(x + y, sizes), stride
-        # The last upsampling feeds softmax and argmax: in float32.
+        # The last upsampling feeds softmax and argmax: in float32 at least.
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         name = upsampling_layers(self.stride)[-1]
         offset = at // 2 if same else LAST_OFFSETS[at]
-        return upsample(name, x.astype(jnp.float32), sizes, at, offset, canvas)
+        return upsample(name, x, sizes, at, offset, canvas)
 
 
 class FCN(nn.Module):
@@ -159,9 +160,8 @@ class FCN(nn.Module):
             sizes = jnp.broadcast_to(jnp.asarray(canvas, jnp.int32), (batch, 2))
         update_batch_norm = train if update_batch_norm is None else update_batch_norm
 
-        x = (images.astype(jnp.float32) - jnp.asarray(self.mean)) / jnp.asarray(
-            self.std
-        )
+        x = images.astype(jnp.promote_types(self.dtype, jnp.float32))
+        x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         x = jnp.where(vgg.valid_mask(sizes, *canvas), x, 0).astype(self.dtype)
         caffe = self.geometry == "caffe"
         if caffe:

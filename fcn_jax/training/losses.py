@@ -105,7 +105,7 @@ class Loss:
             logits: [B,H,W,C].
             labels: int [B,H,W], or for a multilabel task [B,H,W,C].
         """
-        logits = logits.astype(jnp.float32)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         nll = self._negative_log_likelihood(logits, labels)
         weights = self._pixel_weights(labels)
         sums = {
