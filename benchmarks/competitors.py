@@ -199,13 +199,15 @@ def ours(
 
     trainable = jax.tree.map(lambda _: True, params)
     tx = optim.make_optimizer("sgd", trainable=trainable, **SGD)
-    create = functools.partial(state_lib.create, model, tx)
-    shapes = jax.eval_shape(create, jax.random.key(0))
+
+    def create(params):
+        # Copied: arrays that share NumPy's memory cannot be donated.
+        params = jax.tree.map(jnp.copy, params)
+        return state_lib.TrainState(jnp.int32(0), params, {}, tx.init(params))
+
+    shapes = jax.eval_shape(create, params)
     shardings = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
-    state = jax.jit(create, out_shardings=shardings)(jax.random.key(0))
-    # Copied: arrays that share NumPy's memory cannot be donated.
-    params = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-    state = state.replace(params=jax.device_put(params, shardings.params))
+    state = jax.jit(create, out_shardings=shardings)(params)
     train = step.make_train_step(
         model,
         tx,

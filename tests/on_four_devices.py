@@ -98,10 +98,8 @@ def main(folder, workdir):
     found = {
         "train": {n: train(folder, n) for n in MESHES if n != "fsdp x spatial"},
         "logits": {
-            (geometry, upsampling): logits(geometry, upsampling)
-            for geometry, upsampling in (
-                ("same", "bilinear"), ("same", "resize"), ("caffe", "learned"),
-            )
+            network: logits(*network)
+            for network in (("same", "bilinear"), ("caffe", "learned"))
         },
         "use": {n: use(folder, workdir, n) for n in ("data", "fsdp x spatial")},
         "loop step": int(changed.step),
