@@ -3,7 +3,8 @@
 python docs/performance.py
 
 The results are the JSON files of ``python -m benchmarks.suite``, in performance/cpu and
-performance/gpu. A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``.
+performance/gpu; of a CPU without AVX-512, in performance/cpu_avx2, only some. A table
+stands between ``<!-- table NAME -->`` and ``<!-- end -->``.
 """
 
 import json
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "performance"
 TARGET = HERE / "performance.md"
-MACHINES = ("cpu", "gpu")
+MACHINES = ("cpu", "cpu_avx2", "gpu")
 _TABLE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,6 +35,8 @@ def table(name: str) -> str:
     parts = []
     for machine in MACHINES:
         path = RESULTS / machine / f"{name}.json"
+        if not path.exists() and machine == "cpu_avx2":
+            continue
         if not path.exists() and (machine, name) == ("gpu", "convolution"):
             parts.append("On a GPU there are XLA's own alone.\n")
             continue
