@@ -218,7 +218,7 @@ def convolution(rows: list[dict]) -> Iterator[str]:
 
 def camvid(rows: list[dict]) -> Iterator[str]:
     """The settings that were tried, the ablation, and the recipe, seed by seed."""
-    base = [row for row in rows if row["name"] == "base"]
+    base = [row for row in rows if row["name"] in ("base", "vgg16")]
     for group, title, common in (
         ("search", "Losses, dropout, rate, augmentation", []),
         ("network", "Networks and resolutions, in about the same time", base),
@@ -230,7 +230,11 @@ def camvid(rows: list[dict]) -> Iterator[str]:
             continue
         yield f"**{title}**"
         yield ""
-        yield from _scores(common + found)
+        if group == "ablation":
+            yield from _means(common + found)
+        else:
+            first = [r for r in common + found if group == "final" or r["seed"] == 0]
+            yield from _scores(first)
         yield ""
         if group == "final":
             yield from _classes(found)
@@ -255,6 +259,34 @@ def _scores(rows: list[dict]) -> Iterator[str]:
                 f"`{row['commit']}`",
             ]
             for row in rows
+        ],
+    )
+
+
+def _means(rows: list[dict]) -> Iterator[str]:
+    """The mean IoU of each seed, and means over the seeds, setting by setting."""
+    by_name = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        by_name.setdefault(row["name"], []).append(row)
+
+    def mean(group, score):
+        return f"{statistics.mean(row['scores'][score] for row in group):.4f}"
+
+    return _markdown(
+        "setting | mean IoU, seed by seed | mean | pixel accuracy | mean accuracy | "
+        "frequency-weighted IoU | images | commits",
+        [
+            [
+                _setting(group[0]),
+                ", ".join(f"{row['scores']['mean_iou']:.4f}" for row in group),
+                f"**{mean(group, 'mean_iou')}**",
+                mean(group, "pixel_accuracy"),
+                mean(group, "mean_accuracy"),
+                mean(group, "frequency_weighted_iou"),
+                f"{group[0]['images']:,}",
+                ", ".join(dict.fromkeys(f"`{row['commit']}`" for row in group)),
+            ]
+            for group in by_name.values()
         ],
     )
 
