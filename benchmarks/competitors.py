@@ -208,6 +208,9 @@ def ours(
     shapes = jax.eval_shape(create, params)
     shardings = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
     state = jax.jit(create, out_shardings=shardings)(params)
+    del params
+    jax.block_until_ready(state)
+    memory.give_back()
     train = step.make_train_step(
         model,
         tx,
@@ -225,6 +228,8 @@ def ours(
 
     def finish(results):
         jax.block_until_ready(state.params)
+        if not seen:
+            memory.give_back()  # After the first step, as in training.
         seen.extend(map(float, results))
         return seen[:COMPARED]
 

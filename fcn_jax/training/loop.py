@@ -15,7 +15,7 @@ import optax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from fcn_jax import agreement, processes, remote, sharding
+from fcn_jax import agreement, memory, processes, remote, sharding
 from fcn_jax.data import datasets, pipeline
 from fcn_jax.errors import Preempted, UserError
 from fcn_jax.evaluation import evaluate, metrics
@@ -172,6 +172,8 @@ class _Run:
     def train(self, state, start: int, train_step, augment, key):
         """Steps from ``start`` to ``num_steps``; the host is one step ahead."""
         config = self.config
+        jax.block_until_ready(state)
+        memory.give_back()  # What making or reading the state took.
         progress = log.Progress(config.num_steps, config.batch_size, start)
         began, pending = time.monotonic(), None
         with contextlib.closing(self._batches(augment, start)) as batches:
@@ -184,6 +186,7 @@ class _Run:
                     state, scalars = train_step(state, batch, key)
                 if step == start + 1:
                     jax.block_until_ready(scalars)
+                    memory.give_back()  # What compiling took.
                     seconds = time.monotonic() - began
                     processes.say(
                         f"First step after {seconds:.1f} s, compilation included."
@@ -267,6 +270,7 @@ class _Run:
         checkpoints.save(
             self.checkpointer, state, mean_iou=mean_iou, metadata=self.metadata
         )
+        memory.give_back()
 
     def _log(self, step: int, values: dict[str, float | None]) -> None:
         if self.run_log is not None:
