@@ -13,8 +13,9 @@ def keep_freed() -> None:
 
     On a CPU, XLA takes the temporary memory of each step from malloc and frees it at
     the step's end. By default glibc gives blocks of that size back to the system, which
-    hands them out again page by page, filled with zeros: a tenth of a step. In exchange
-    the process needs more memory. ``docs/performance.md`` has the figures.
+    hands them out again page by page, filled with zeros: of a narrow network some tenth
+    of a step. In exchange the process needs more memory. ``docs/performance.md`` has
+    the figures.
     """
     if (mallopt := _of_glibc("mallopt")) is not None:
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -114,7 +114,8 @@ class FCN(nn.Module):
         skip_scales: factors on pool4 and pool3 before they are scored; 0.01 and 0.0001
             in the reference FCN-8s that is trained at once, else 1.
         mean, std: RGB, in units of the 0-255 input; travel with the checkpoint.
-        dtype: of activations; parameters stay float32, the logits are float32.
+        dtype: of activations; parameters stay float32, the logits are float32 (of
+            float64, for tests with ``jax_enable_x64``, float64).
     """
 
     num_classes: int

@@ -99,7 +99,7 @@ class Loss:
         }
 
     def sums(self, logits: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-        """The sum of each term, float32 scalars.
+        """The sum of each term, scalars of float32 (of float64 logits, float64).
 
         Args:
             logits: [B,H,W,C].
